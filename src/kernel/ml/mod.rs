@@ -1,0 +1,7 @@
+//! The `ai.onnx.ml` operators but trees, and the string operators.
+use super::{BuildError, Kernel, Node};
+
+/// The kernel of a node of this family, or [`BuildError::Unsupported`].
+pub(crate) fn build(_node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    Err(BuildError::Unsupported)
+}

@@ -1,0 +1,143 @@
+//! Operators that this crate computes itself: the `ai.onnx.ml` domain, strings, trees, and the
+//! standard operators that stand around them in exported tabular models.
+//!
+//! A [`Kernel`] works on plain tensors and knows nothing of any file format or engine. A graph that
+//! has nothing but kernels runs as a [`Program`](program::Program), without tract; in any other
+//! graph tract calls the same kernels through an adapter in `load/onnx/`.
+
+use std::fmt::Debug;
+
+use smallvec::SmallVec;
+
+use crate::load::RunError;
+use crate::signature::Labels;
+use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
+
+pub(crate) mod attributes;
+pub(crate) use attributes::{Attribute, Attributes};
+pub(crate) mod ml;
+pub(crate) mod program;
+pub(crate) mod standard;
+pub(crate) mod tree;
+
+/// The kernel of a node, or [`BuildError::Unsupported`] where it is no operator that is computed
+/// here.
+pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    for family in [tree::build, ml::build, standard::build] {
+        match family(node) {
+            Err(BuildError::Unsupported) => {}
+            built => return built,
+        }
+    }
+    Err(BuildError::Unsupported)
+}
+
+/// One operator, ready to run. Immutable: any number of threads share it.
+pub(crate) trait Kernel: Debug + Send + Sync {
+    /// Computes the outputs. An optional input that the graph leaves out is `None`. `outputs` has as
+    /// many tensors as the node has outputs; each is to be `reset` and filled, so that a steady
+    /// stream of equal shapes allocates nothing.
+    fn run(
+        &self,
+        inputs: &[Option<TensorView<'_>>],
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Result<(), RunError>;
+
+    /// Types and shapes of the outputs, as far as they follow from those of the inputs; what a
+    /// graph engine needs to know before it runs.
+    fn facts(&self, inputs: &[Option<Fact>]) -> Result<SmallVec<[Fact; 2]>, BuildError>;
+
+    /// The class labels of the last dimension of output `index`, where the operator knows them.
+    fn labels(&self, _index: usize) -> Option<Labels> {
+        None
+    }
+
+    /// The bytes that the operator's own parameters take.
+    fn memory(&self) -> usize {
+        0
+    }
+}
+
+/// What is known of a tensor before it is there.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fact {
+    pub(crate) element: ElementType,
+    /// `None` where not even the rank is known.
+    pub(crate) dims: Option<SmallVec<[FactDim; 4]>>,
+}
+
+/// One dimension of a [`Fact`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FactDim {
+    Fixed(usize),
+    /// The same size as this dimension of this input of the operator.
+    Like {
+        input: usize,
+        axis: usize,
+    },
+    /// Known only once the operator has run.
+    Unknown,
+}
+
+/// Limits and scratch that one run of a graph shares.
+#[derive(Debug)]
+pub(crate) struct RunContext {
+    /// The most bytes that one tensor may take.
+    pub(crate) max_tensor_bytes: u64,
+}
+
+impl Default for RunContext {
+    fn default() -> Self {
+        Self { max_tensor_bytes: 4 << 30 }
+    }
+}
+
+impl RunContext {
+    /// [`Tensor::reset`], refused where the tensor would be over the memory budget. Every kernel
+    /// whose output can be larger than its inputs allocates through this.
+    pub(crate) fn reset<'t, T: Element>(
+        &self,
+        tensor: &'t mut Tensor,
+        dims: &[usize],
+    ) -> Result<&'t mut [T], RunError> {
+        let bytes = dims.iter().try_fold(size_of::<T>() as u64, |n, d| n.checked_mul(*d as u64));
+        match (Shape::new(dims), bytes) {
+            (Some(shape), Some(bytes)) if bytes <= self.max_tensor_bytes => Ok(tensor.reset(shape)),
+            _ => Err(RunError::OverBudget { needed: bytes.unwrap_or(u64::MAX) }),
+        }
+    }
+}
+
+/// An operator as a file states it, in no format's own terms.
+#[derive(Debug)]
+pub(crate) struct Node<'a> {
+    /// `Scaler`
+    pub(crate) operator: &'a str,
+    /// `ai.onnx.ml`; the default domain is empty.
+    pub(crate) domain: &'a str,
+    /// The version of the domain's operator set that the file imports.
+    pub(crate) version: i64,
+    pub(crate) attributes: &'a Attributes,
+    /// For each input: absent (`None`), or its value where that is a constant of the file
+    /// (`Some(Some(..))`), or something that comes at run time (`Some(None)`).
+    pub(crate) inputs: &'a [Option<Option<&'a Tensor>>],
+    pub(crate) outputs: usize,
+}
+
+/// Why a node did not become a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BuildError {
+    /// Not an operator, or not a form of it, that is computed here.
+    #[error("unsupported operator")]
+    Unsupported,
+    /// The attributes contradict each other or the specification.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl BuildError {
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid(reason.into())
+    }
+}

@@ -1,0 +1,145 @@
+//! The bytes of a model file as they came: a rope of chunks, never copied together unless asked.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The verified bytes of one artifact.
+///
+/// It is a [`Buf`]: a reader that consumes it gives each chunk's memory back as soon as it is past
+/// it, so that decoding a large model never holds it twice.
+#[derive(Clone, Debug, Default)]
+pub struct Payload {
+    chunks: VecDeque<Bytes>,
+    len: usize,
+}
+
+impl Payload {
+    /// A payload of these chunks, in their order.
+    pub fn from_chunks(chunks: impl IntoIterator<Item = Bytes>) -> Self {
+        let chunks: VecDeque<_> = chunks.into_iter().filter(|c| !c.is_empty()).collect();
+        let len = chunks.iter().map(Bytes::len).sum();
+        Self { chunks, len }
+    }
+
+    /// The number of bytes left.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True where no byte is left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first `n` bytes, fewer where there are not as many; copied, nothing is consumed.
+    #[must_use]
+    pub fn peek(&self, n: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(n.min(self.len));
+        for chunk in &self.chunks {
+            let want = n - out.len();
+            if want == 0 {
+                break;
+            }
+            out.extend_from_slice(chunk.get(..want.min(chunk.len())).unwrap_or(&[]));
+        }
+        out
+    }
+
+    /// The chunks, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = &Bytes> {
+        self.chunks.iter()
+    }
+
+    /// All bytes in one piece. A payload of a single chunk is not copied; of several, each is
+    /// freed as it has been copied.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.chunks.len() == 1 {
+            return self.chunks.pop_front().unwrap_or_default();
+        }
+        let mut all = BytesMut::with_capacity(self.len);
+        while let Some(chunk) = self.chunks.pop_front() {
+            all.extend_from_slice(&chunk);
+        }
+        all.freeze()
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::from_chunks([Bytes::from(bytes)])
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::from_chunks([bytes])
+    }
+}
+
+impl Buf for Payload {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |c| c)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        // `Buf` asks for a panic past the end; a reader that counts on `remaining` never gets there.
+        count = count.min(self.len);
+        self.len -= count;
+        while let Some(front) = self.chunks.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.chunks.pop_front();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        let len = len.min(self.len);
+        if let Some(front) = self.chunks.front_mut()
+            && front.len() >= len
+        {
+            let out = front.split_to(len);
+            self.len -= len;
+            if front.is_empty() {
+                self.chunks.pop_front();
+            }
+            return out;
+        }
+        let mut out = BytesMut::with_capacity(len);
+        while out.len() < len {
+            let part = (len - out.len()).min(self.chunk().len());
+            out.extend_from_slice(self.chunk().get(..part).unwrap_or(&[]));
+            self.advance(part);
+        }
+        out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_reads_across_its_chunks_and_frees_them() {
+        let mut payload = Payload::from_chunks(["ab", "", "cde", "f"].map(Bytes::from));
+        assert_eq!(payload.len(), 6);
+        assert_eq!(payload.peek(4), b"abcd");
+        assert_eq!(payload.get_u8(), b'a');
+        assert_eq!(payload.copy_to_bytes(3), "bcd");
+        assert_eq!(payload.chunks().count(), 2);
+        assert_eq!(payload.into_bytes(), "ef");
+    }
+}
