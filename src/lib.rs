@@ -20,6 +20,7 @@ pub mod load;
 mod release;
 mod signature;
 mod tensor;
+pub mod topic;
 pub mod wire;
 
 pub use release::{
