@@ -225,6 +225,9 @@ impl Updater {
             drop(waiter.reply.send(Err(Error::new(ErrorKind::Closed, "the subscription was shut down"))));
         }
         self.tell_status();
+        // Who awaits the shutdown can count on nothing being held here any more.
+        self.retired.clear();
+        self.slots = Arc::default();
         drop(done);
     }
 
