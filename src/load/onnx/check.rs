@@ -217,7 +217,8 @@ pub(super) fn malformed(reason: impl Into<String>) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::{Dimension, DimensionValue, OperatorSetId, StringPair, ValueInfoProto};
+    use super::super::proto::{Dimension, DimensionValue, OperatorSetId, ValueInfoProto};
+    use crate::load::tensor_proto::StringPair;
     use super::super::proto::{TensorShape, TensorType, TypeProto, TypeValue};
     use super::*;
 
