@@ -10,7 +10,13 @@ use std::sync::Arc;
 use crate::signature::Signature;
 use crate::tensor::{Tensor, TensorView};
 
+#[cfg(feature = "onnx")]
+mod onnx;
 pub mod payload;
+#[cfg(feature = "tensorflow")]
+mod tensorflow;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+mod tract;
 pub use payload::Payload;
 
 /// Makes models of one format.
