@@ -16,6 +16,8 @@ pub mod payload;
 pub mod samples;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 pub(crate) mod tensor_proto;
+#[cfg(feature = "tensorflow")]
+mod tensorflow;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 mod tract;
 
