@@ -1,5 +1,20 @@
-//! Tree ensembles.
+//! Tree ensembles: decision trees, forests, gradient boosting, of ONNX and of the tree libraries.
+//!
+//! A file's trees go through [`builder`], which checks them, into an [`ensemble`], which lays them
+//! out for speed ([`compact`]) or for generality ([`general`]).
+
+pub(crate) mod builder;
+mod compact;
+pub(crate) mod ensemble;
+mod general;
+pub(crate) mod leaves;
+pub(crate) mod sets;
+mod threshold;
+
 use super::{BuildError, Kernel, Node};
+
+/// How many walks go side by side: enough that the loads of one overlap those of the others.
+const LANES: usize = 16;
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(crate) fn build(_node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
