@@ -386,6 +386,14 @@ fn a_classifier_that_contradicts_itself_is_refused_by_name() {
         ints("class_nodeids", &[1, 2, 1, 0]),
         "tree 1, node 0: class_nodeids names it, but it is no leaf"
     );
-    assert!(ints("nodes_truenodeids", &[0, 0, 0, 1, 0, 0]).contains("reached twice"));
-    assert_eq!(ints("nodes_falsenodeids", &[0, 0, 0, 2, 0, 0]), "");
+    assert_eq!(
+        ints("nodes_truenodeids", &[0, 0, 0, 1, 0, 0]),
+        "tree 0, node 0: not reached from the root of a tree"
+    );
+    assert_eq!(
+        ints("nodes_falsenodeids", &[2, 0, 0, 1, 0, 0]),
+        "tree 1: expected one root, found nodes 0 and 2"
+    );
+    assert_eq!(ints("nodes_falsenodeids", &[9, 0, 0, 2, 0, 0]), "tree 0, node 0: child 9 is not there");
+    assert_eq!(ints("nodes_featureids", &[-1, 0, 0, 1, 0, 0]), "tree 0, node 0: feature -1 is out of range");
 }
