@@ -281,7 +281,7 @@ mod tests {
         builder.root(0);
         assert_eq!(
             builder.finish(1).unwrap_err().to_string(),
-            "tree 3, node 2: reached twice, by a cycle or from two parents"
+            "tree 3, node 0: reached twice, by a cycle or from two parents"
         );
     }
 

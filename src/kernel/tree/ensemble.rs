@@ -24,19 +24,8 @@ pub(crate) struct Ensemble<S> {
     targets: usize,
     /// One more than the highest feature that is tested, at least 1.
     features: usize,
-    /// The targets that at least one tree has; only these have a score before `base_values`.
-    scored: Scored,
     /// How an `f64` feature is made an `f32` so that every comparison stays what it was.
     rounding: Rounding,
-}
-
-/// Which targets have a score of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scored {
-    All,
-    Some(Vec<bool>),
-    /// It depends on the leaves that a row reaches.
-    ByRow,
 }
 
 #[derive(Debug)]
@@ -104,19 +93,6 @@ impl<S: Score> Ensemble<S> {
             None => Walk::General(General::new(forest).ok_or_else(size)?),
         };
         let leaves = Leaves::new(forest).ok_or_else(size)?;
-        let scored = match &leaves {
-            Leaves::PerTree { targets, .. } => {
-                let mut some = vec![false; forest.targets];
-                for target in targets {
-                    if let Some(scored) = some.get_mut(*target as usize) {
-                        *scored = true;
-                    }
-                }
-                if some.iter().all(|s| *s) { Scored::All } else { Scored::Some(some) }
-            }
-            Leaves::Dense { .. } => Scored::All,
-            Leaves::Sparse { .. } => Scored::ByRow,
-        };
         Ok(Self {
             operator,
             walk,
@@ -125,7 +101,6 @@ impl<S: Score> Ensemble<S> {
             fold,
             targets: forest.targets,
             features: forest.features.max(1),
-            scored,
             rounding: rounding.unwrap_or(Rounding::Up),
         })
     }
@@ -143,10 +118,6 @@ impl<S: Score> Ensemble<S> {
         self.features
     }
 
-    pub(crate) const fn scored(&self) -> &Scored {
-        &self.scored
-    }
-
     pub(crate) fn memory(&self) -> usize {
         let walk = match &self.walk {
             Walk::Narrow(walk) => walk.memory(),
@@ -159,9 +130,6 @@ impl<S: Score> Ensemble<S> {
     /// The raw scores of rows of `width` values, `targets` a row. A target that no leaf has a
     /// weight for scores 0.
     ///
-    /// `seen`, of the length of `scores` or empty, is told which scores have a weight in them; it
-    /// is only written where [`Ensemble::scored`] is [`Scored::ByRow`].
-    ///
     /// # Errors
     /// Where a row has fewer values than the trees have features.
     pub(crate) fn evaluate<X: Feature>(
@@ -169,47 +137,36 @@ impl<S: Score> Ensemble<S> {
         rows: &[X],
         width: usize,
         scores: &mut [S],
-        seen: &mut [bool],
     ) -> Result<(), RunError> {
         if width < self.features {
             return Err(RunError::Width { operator: self.operator, expected: self.features, found: width });
         }
         scores.fill(self.fold.start(S::default()));
-        seen.fill(false);
         let block = (BLOCK_VALUES / width / LANES).max(1) * LANES;
-        let mut seen = seen.chunks_mut(block * self.targets);
         let mut narrowed = SmallVec::<[f32; 512]>::new();
         for (rows, scores) in rows.chunks(block * width).zip(scores.chunks_mut(block * self.targets)) {
-            let seen = seen.next();
             match (&self.walk, X::as_single(rows)) {
-                (Walk::General(walk), _) => self.block(walk, rows, width, scores, seen),
-                (walk, Some(rows)) => self.compact_block(walk, rows, width, scores, seen),
+                (Walk::General(walk), _) => self.block(walk, rows, width, scores),
+                (walk, Some(rows)) => self.compact_block(walk, rows, width, scores),
                 (walk, None) => {
                     narrowed.clear();
                     narrowed.extend(rows.iter().map(|value| self.rounding.narrow((*value).into())));
-                    self.compact_block(walk, &narrowed, width, scores, seen);
+                    self.compact_block(walk, &narrowed, width, scores);
                 }
             }
         }
-        if self.fold != Fold::Sum && self.scored != Scored::All {
+        if self.fold != Fold::Sum {
             let start = self.fold.start(S::default());
             scores.iter_mut().filter(|s| **s == start).for_each(|s| *s = S::default());
         }
         Ok(())
     }
 
-    fn compact_block(
-        &self,
-        walk: &Walk,
-        rows: &[f32],
-        width: usize,
-        scores: &mut [S],
-        seen: Option<&mut [bool]>,
-    ) {
+    fn compact_block(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
         match walk {
-            Walk::Narrow(walk) => self.block(walk, rows, width, scores, seen),
-            Walk::Wide(walk) => self.block(walk, rows, width, scores, seen),
-            Walk::General(walk) => self.block(walk, rows, width, scores, seen),
+            Walk::Narrow(walk) => self.block(walk, rows, width, scores),
+            Walk::Wide(walk) => self.block(walk, rows, width, scores),
+            Walk::General(walk) => self.block(walk, rows, width, scores),
         }
     }
 
@@ -217,45 +174,27 @@ impl<S: Score> Ensemble<S> {
     /// cache for all of them, the rest row by row through [`LANES`] trees at once. Either way the
     /// leaves of a row are folded in the order of the trees, so that a row's score does not
     /// depend on the batch it is in.
-    fn block<X, W: Walker<X>>(
-        &self,
-        walk: &W,
-        rows: &[X],
-        width: usize,
-        scores: &mut [S],
-        mut seen: Option<&mut [bool]>,
-    ) {
+    fn block<X, W: Walker<X>>(&self, walk: &W, rows: &[X], width: usize, scores: &mut [S]) {
         let targets = self.targets;
         let mut leaves = [0; LANES];
         let full = rows.len() / (LANES * width);
         let (grouped, rest) = rows.split_at(full * LANES * width);
         let (grouped_scores, rest_scores) = scores.split_at_mut(full * LANES * targets);
-        let (mut grouped_seen, rest_seen) = match &mut seen {
-            Some(seen) if seen.len() >= full * LANES * targets => {
-                let (grouped, rest) = seen.split_at_mut(full * LANES * targets);
-                (Some(grouped), Some(rest))
-            }
-            _ => (None, None),
-        };
         if full > 0 {
             for (index, tree) in self.trees.iter().enumerate() {
-                let mut seen = grouped_seen.as_mut().map(|s| s.chunks_exact_mut(LANES * targets));
                 let groups = grouped.chunks_exact(LANES * width);
                 for (rows, scores) in groups.zip(grouped_scores.chunks_exact_mut(LANES * targets)) {
                     walk.rows(*tree, rows, width, &mut leaves);
-                    let seen = seen.as_mut().and_then(Iterator::next);
-                    self.leaves.fold_rows(self.fold, index, &leaves, scores, seen, targets);
+                    self.leaves.fold_rows(self.fold, index, &leaves, scores, targets);
                 }
             }
         }
-        let mut rest_seen = rest_seen.map(|s| s.chunks_exact_mut(targets));
         for (row, scores) in rest.chunks_exact(width).zip(rest_scores.chunks_exact_mut(targets)) {
-            let mut seen = rest_seen.as_mut().and_then(Iterator::next);
             for (group, trees) in self.trees.chunks(LANES).enumerate() {
                 walk.trees(trees, row, &mut leaves);
                 for (lane, leaf) in leaves.iter().take(trees.len()).enumerate() {
                     let tree = group * LANES + lane;
-                    self.leaves.fold_leaf(self.fold, tree, *leaf as usize, scores, seen.as_deref_mut());
+                    self.leaves.fold_leaf(self.fold, tree, *leaf as usize, scores);
                 }
             }
         }

@@ -90,7 +90,6 @@ impl<S: Score> Leaves<S> {
         tree: usize,
         leaves: &[u32; LANES],
         scores: &mut [S],
-        seen: Option<&mut [bool]>,
         targets: usize,
     ) {
         if let (Self::PerTree { values, .. }, Fold::Sum, 1) = (self, fold, targets) {
@@ -99,22 +98,14 @@ impl<S: Score> Leaves<S> {
             }
             return;
         }
-        let mut seen = seen.map(|s| s.chunks_exact_mut(targets));
         for (leaf, scores) in leaves.iter().zip(scores.chunks_exact_mut(targets)) {
-            self.fold_leaf(fold, tree, *leaf as usize, scores, seen.as_mut().and_then(Iterator::next));
+            self.fold_leaf(fold, tree, *leaf as usize, scores);
         }
     }
 
     /// Folds one leaf of this tree into the scores of one row.
     #[inline]
-    pub(super) fn fold_leaf(
-        &self,
-        fold: Fold,
-        tree: usize,
-        leaf: usize,
-        scores: &mut [S],
-        seen: Option<&mut [bool]>,
-    ) {
+    pub(super) fn fold_leaf(&self, fold: Fold, tree: usize, leaf: usize, scores: &mut [S]) {
         match self {
             Self::PerTree { values, targets } => {
                 let target = targets.get(tree).map_or(0, |t| *t as usize);
@@ -132,14 +123,10 @@ impl<S: Score> Leaves<S> {
             Self::Sparse { ends, weights } => {
                 let end = |leaf: usize| ends.get(leaf).map_or(0, |e| *e as usize);
                 let first = leaf.checked_sub(1).map_or(0, end);
-                let mut seen = seen;
                 for (target, value) in weights.get(first..end(leaf)).unwrap_or(&[]) {
                     let target = *target as usize;
                     if let Some(score) = scores.get_mut(target) {
                         fold.apply(score, *value);
-                    }
-                    if let Some(seen) = seen.as_mut().and_then(|s| s.get_mut(target)) {
-                        *seen = true;
                     }
                 }
             }
