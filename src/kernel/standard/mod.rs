@@ -1,7 +1,37 @@
 //! Standard operators that stand around the others in exported tabular models.
+
 use super::{BuildError, Kernel, Node};
 
+mod binary;
+mod number;
+mod strided;
+mod support;
+mod unary;
+pub(crate) mod vector;
+
+/// The operators of the default domain that are computed here.
+const OPERATORS: &[&str] = &[
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos",
+    "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid",
+    "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish",
+    "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh",
+    "ThresholdedRelu", "Where", "Xor", "BitwiseNot",
+];
+
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
-pub(crate) fn build(_node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    if !node.domain.is_empty() {
+        return Err(BuildError::Unsupported);
+    }
+    let Some(name) = OPERATORS.iter().find(|n| **n == node.operator) else {
+        return Err(BuildError::Unsupported);
+    };
+    for family in [unary::build, binary::build] {
+        match family(name, node) {
+            Err(BuildError::Unsupported) => {}
+            built => return built,
+        }
+    }
     Err(BuildError::Unsupported)
 }
