@@ -85,8 +85,8 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     }
     // Each chunk of the payload is freed as it has been decoded.
     let mut model = ModelProto::decode(payload).map_err(|e| malformed(e.to_string()))?;
-    check::check(&model)?;
     functions::inline(&mut model)?;
+    check::check(&model)?;
     let graph = Graph::new(model, options)?;
     let inputs = graph.inputs.iter().map(input_spec).collect::<Result<Vec<_>, _>>()?;
     if has_network_operators(&graph.parts) {
