@@ -138,7 +138,7 @@ fn text(input: TensorView<'_>, output: &mut Tensor) -> Run {
         DataView::U16(v) => fill(input, v, output, ToString::to_string),
         DataView::U32(v) => fill(input, v, output, ToString::to_string),
         DataView::U64(v) => fill(input, v, output, ToString::to_string),
-        DataView::Bool(v) => fill(input, v, output, |x| if *x { "1".into() } else { "0".into() }),
+        DataView::Bool(v) => fill(input, v, output, |x| String::from(if *x { "1" } else { "0" })),
         DataView::String(v) => output.reset::<String>(input.shape()).clone_from_slice(v),
     }
     Ok(())

@@ -3,7 +3,15 @@
 use super::{BuildError, Kernel, Node};
 
 mod binary;
+mod cast;
+mod create;
+mod gather;
+mod layout;
+mod normal;
 mod number;
+mod reduce;
+mod select;
+mod slice;
 mod strided;
 mod support;
 mod unary;
@@ -16,7 +24,12 @@ const OPERATORS: &[&str] = &[
     "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish",
     "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
     "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh",
-    "ThresholdedRelu", "Where", "Xor", "BitwiseNot",
+    "ThresholdedRelu", "Where", "Xor", "BitwiseNot", "Cast", "CastLike",
+    "Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Shape",
+    "Size", "Slice", "Split", "Concat", "Trilu", "Pad", "Gather", "GatherElements", "GatherND",
+    "ScatterElements", "Scatter", "ScatterND", "Compress", "OneHot", "Constant", "ConstantOfShape", "Range", "EyeLike", "ReduceSum", "ReduceMean",
+    "ReduceProd", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax",
+    "ArgMin", "TopK", "NonZero", "CumSum", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "BatchNormalization",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -27,7 +40,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let Some(name) = OPERATORS.iter().find(|n| **n == node.operator) else {
         return Err(BuildError::Unsupported);
     };
-    for family in [unary::build, binary::build] {
+    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}
             built => return built,

@@ -10,6 +10,11 @@ pub(crate) fn exp(from: &[f32], to: &mut [f32]) {
     Arch::new().dispatch(Map { from, to, f: exp_one });
 }
 
+/// [`exp`] of each element, in its place.
+pub(crate) fn exp_in_place(values: &mut [f32]) {
+    Arch::new().dispatch(MapInPlace { values, f: exp_one });
+}
+
 /// `tanh x`, within 4 units in the last place.
 pub(crate) fn tanh(from: &[f32], to: &mut [f32]) {
     Arch::new().dispatch(Map { from, to, f: tanh_one });
@@ -34,6 +39,22 @@ impl<F: Fn(f32) -> f32> WithSimd for Map<'_, F> {
     fn with_simd<S: Simd>(self, _simd: S) {
         for (to, x) in self.to.iter_mut().zip(self.from) {
             *to = (self.f)(*x);
+        }
+    }
+}
+
+struct MapInPlace<'a, F> {
+    values: &'a mut [f32],
+    f: F,
+}
+
+impl<F: Fn(f32) -> f32> WithSimd for MapInPlace<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        for x in self.values {
+            *x = (self.f)(*x);
         }
     }
 }
