@@ -17,8 +17,15 @@
 
 mod kernel;
 pub mod load;
+mod release;
 mod signature;
 mod tensor;
+pub mod topic;
+pub mod wire;
 
+pub use release::{
+    Artifact, DigestError, Interface, MAX_NAME, ModelName, NameError, Position, Previous, Release,
+    Sha256Digest,
+};
 pub use signature::{Dim, Labels, Signature, SignatureMismatch, TensorSpec};
 pub use tensor::{DataView, Element, ElementType, MAX_RANK, Shape, ShapeError, Tensor, TensorView};
