@@ -26,7 +26,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let input = args.get(0)?;
             match input.data() {
                 DataView::Bool(v) => non_zero(args, v, outputs, cx, |x| *x),
-                _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, |x| *x != Number::ZERO)),
+                _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, is_not_zero)),
             }
         }),
         "CumSum" => {
@@ -39,6 +39,10 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         }
         _ => Err(BuildError::Unsupported),
     }
+}
+
+fn is_not_zero<T: Number>(value: &T) -> bool {
+    *value != T::ZERO
 }
 
 /// A shape seen from one axis: how many positions are before it, along it and behind it.
