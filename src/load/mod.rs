@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::signature::Signature;
-use crate::tensor::{Tensor, TensorView};
+use crate::tensor::{ElementType, Tensor, TensorView};
 
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -269,6 +269,16 @@ pub enum RunError {
         operator: &'static str,
         /// What it wants.
         expected: &'static str,
+    },
+    /// An operator was given elements of a type that it does not take.
+    #[error("{operator} expected {expected}, found {found}")]
+    InputType {
+        /// The operator.
+        operator: &'static str,
+        /// The types that it takes.
+        expected: &'static str,
+        /// The type that it was given.
+        found: ElementType,
     },
     /// An operator was given too few or too many values a row.
     #[error("{operator} expected {expected} values a row, found {found}")]
