@@ -125,10 +125,7 @@ pub struct Subscription {
 
 enum Source {
     #[cfg(feature = "kafka")]
-    Kafka {
-        topic: String,
-        config: Vec<(String, String)>,
-    },
+    Kafka(KafkaTopic),
     Topic(Arc<dyn Topic>),
 }
 
