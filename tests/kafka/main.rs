@@ -1,0 +1,5 @@
+//! The suite on real Kafka.
+
+mod broker;
+mod conformance;
+mod twins;
