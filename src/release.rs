@@ -231,6 +231,8 @@ pub struct Release {
     pub samples: Option<serde_json::Value>,
     /// The release before this one, to fall back to.
     pub previous: Option<Previous>,
+    /// Releases before that one whose artifacts are kept too, newest first.
+    pub earlier: Vec<Previous>,
     /// Where the record of this release stands.
     pub position: Position,
 }
@@ -275,6 +277,7 @@ impl Release {
     #[must_use]
     pub fn to_previous(&self) -> Option<Self> {
         let previous = self.previous.clone()?;
+        let mut earlier = self.earlier.iter().cloned();
         Some(Self {
             model: self.model.clone(),
             version: previous.version,
@@ -284,7 +287,8 @@ impl Release {
             interface: previous.interface,
             labels: BTreeMap::new(),
             samples: None,
-            previous: None,
+            previous: earlier.next(),
+            earlier: earlier.collect(),
             position: previous.position,
         })
     }
