@@ -11,7 +11,12 @@ use crate::signature::Signature;
 use crate::tensor::{Tensor, TensorView};
 
 pub mod payload;
+pub mod samples;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+pub(crate) mod tensor_proto;
+
 pub use payload::Payload;
+pub use samples::{Difference, Samples, SamplesError, compare};
 
 /// Makes models of one format.
 ///
