@@ -217,7 +217,12 @@ impl Subscription {
             .collect::<Result<HashMap<_, _>, Error>>()?;
         let topic = match self.source {
             #[cfg(feature = "kafka")]
-            Source::Kafka { topic, config } => Arc::new(crate::topic::KafkaTopic::new(topic, config)?),
+            Source::Kafka { topic, config } => {
+                let kafka = crate::topic::KafkaTopic::new(topic);
+                let kafka = config.into_iter().fold(kafka, |kafka, (key, value)| kafka.config(key, value));
+                kafka.check()?;
+                Arc::new(kafka)
+            }
             Source::Topic(topic) => topic,
         };
         let settings = Settings {

@@ -136,6 +136,7 @@ mod tests {
                 interface: Default::default(),
                 labels: Default::default(),
                 samples: None,
+                earlier: Vec::new(),
                 previous: self.last.as_ref().map(Release::as_previous),
                 position: Position { partition: 0, offset },
             };

@@ -84,6 +84,11 @@ impl Sha256Digest {
         for piece in pieces {
             hasher.update(piece);
         }
+        Self::from_hasher(hasher)
+    }
+
+    /// The digest of everything that the hasher was given.
+    pub(crate) fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 
