@@ -149,8 +149,10 @@ impl History {
             if newest.version == version {
                 return not_found(format!("version `{version}` of `{model}` is the newest already"));
             }
-            let versions: BTreeSet<_> = known.iter().map(|r| format!("`{}`", r.version)).collect();
+            let versions: BTreeSet<_> =
+                known.iter().filter(complete).map(|r| format!("`{}`", r.version)).collect();
             let versions = versions.into_iter().collect::<Vec<_>>().join(", ");
+            let versions = if versions.is_empty() { "none".to_owned() } else { versions };
             not_found(format!(
                 "there is no version `{version}` of `{model}` to roll back to; there is: {versions}"
             ))

@@ -2,4 +2,6 @@
 
 mod broker;
 mod conformance;
+mod numbers;
+mod publishing;
 mod twins;

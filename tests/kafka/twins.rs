@@ -9,7 +9,7 @@ use modelswap::Position;
 use modelswap::topic::{KafkaTopic, MemoryTopic, Topic, TopicEvent, TopicReader, TopicSettings};
 use modelswap::wire::Record;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
 use crate::broker;
@@ -59,7 +59,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// A new topic, compacted eagerly, on the shared broker.
+    /// A new topic on the shared broker.
     pub fn new(partitions: usize) -> Self {
         Self::on(broker::shared(), partitions)
     }
@@ -73,14 +73,6 @@ impl Kafka {
     fn create(&self, partitions: usize) {
         let mut settings = TopicSettings::default();
         settings.partitions = i32::try_from(partitions).unwrap();
-        for (key, value) in [
-            ("segment.ms", "1000"),
-            ("min.cleanable.dirty.ratio", "0.01"),
-            ("max.compaction.lag.ms", "1000"),
-            ("delete.retention.ms", "100"),
-        ] {
-            settings.config.insert(key.into(), value.into());
-        }
         self.topic.create(&settings).unwrap();
     }
 
@@ -108,6 +100,14 @@ impl Twin for Kafka {
     }
 
     fn compact_away(&self, stale: &[Position]) {
+        let eager = AlterConfig::new(ResourceSpecifier::Topic(self.topic.name()))
+            .set("cleanup.policy", "compact")
+            .set("segment.ms", "1000")
+            .set("min.cleanable.dirty.ratio", "0.01")
+            .set("max.compaction.lag.ms", "1000")
+            .set("delete.retention.ms", "100");
+        let altered = pollster::block_on(self.admin().alter_configs(&[eager], &AdminOptions::new()));
+        altered.unwrap().pop().unwrap().unwrap();
         let topic = self.topic();
         let start = Instant::now();
         let partitions = topic.writer("compact").unwrap().partitions().unwrap();
