@@ -136,6 +136,7 @@ mod tests {
                 interface: crate::release::Interface::default(),
                 labels: std::collections::BTreeMap::default(),
                 samples: None,
+                earlier: Vec::new(),
                 previous: self.last.as_ref().map(Release::as_previous),
                 position: Position { partition: 0, offset },
             };
