@@ -14,6 +14,7 @@ pub mod payload;
 pub mod samples;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 pub(crate) mod tensor_proto;
+pub(crate) mod trees;
 
 pub use payload::Payload;
 pub use samples::{Difference, Samples, SamplesError, compare};

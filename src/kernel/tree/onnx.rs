@@ -172,7 +172,7 @@ struct Votes {
 
 impl Votes {
     fn read(attributes: &Attributes, prefix: &'static str) -> Result<Self, BuildError> {
-        let ints = |name: &str| Ok(attributes.ints(&format!("{prefix}_{name}"))?.to_vec());
+        let ints = |name: &str| Ok::<_, BuildError>(attributes.ints(&format!("{prefix}_{name}"))?.to_vec());
         let votes = Self {
             prefix,
             trees: ints("treeids")?,
@@ -287,7 +287,7 @@ impl<'a> Nodes<'a> {
                 if let Some(is_child) = is_child.get_mut(child) {
                     *is_child = true;
                 }
-                Ok(child)
+                Ok::<_, BuildError>(child)
             };
             let children = [child(*yes)?, child(*no)?];
             let feature = usize::try_from(*feature)
