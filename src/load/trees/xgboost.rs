@@ -33,7 +33,7 @@ impl Loader for XgboostJson {
             drop(bytes);
             read(&document)
         });
-        finish(self.format(), model)
+        finish("xgboost-json", model)
     }
 }
 
@@ -58,7 +58,7 @@ impl Loader for XgboostUbj {
             drop(bytes);
             read(&document)
         });
-        finish(self.format(), model)
+        finish("xgboost-ubj", model)
     }
 }
 
