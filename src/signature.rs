@@ -197,7 +197,7 @@ impl TensorSpec {
 
     fn agrees(&self, other: &Self) -> bool {
         let dims_agree = match (&self.dims, &other.dims) {
-            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.agrees(*b)),
+            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.agrees(*b)),
             _ => true,
         };
         self.element == other.element && dims_agree
