@@ -102,6 +102,15 @@ impl Builder {
         self.roots.push(node);
     }
 
+    /// Makes the weight of each leaf the number of that leaf, in the order in which they were
+    /// added, for leaves that mean more than a weight.
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer leaves than 2^53")]
+    pub(crate) fn number_leaves(&mut self) {
+        for (number, (_, weight)) in self.weights.iter_mut().enumerate() {
+            *weight = number as f64;
+        }
+    }
+
     fn push(&mut self, name: Name, draft: Draft) -> usize {
         self.nodes.push(draft);
         self.names.push(name);

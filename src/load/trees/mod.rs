@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use super::{Loader, Payload};
 
+mod catboost;
+mod catboost_tree;
 mod document;
+mod lightgbm;
+mod lightgbm_tree;
 mod model;
 mod ubjson;
 mod xgboost;
@@ -16,7 +20,12 @@ mod xgboost_tree;
 
 /// The loaders of this family.
 pub(crate) fn loaders() -> Vec<Arc<dyn Loader>> {
-    vec![Arc::new(xgboost::XgboostJson), Arc::new(xgboost::XgboostUbj)]
+    vec![
+        Arc::new(xgboost::XgboostJson),
+        Arc::new(xgboost::XgboostUbj),
+        Arc::new(lightgbm::Lightgbm),
+        Arc::new(catboost::Catboost),
+    ]
 }
 
 /// True where the bytes begin with a JSON object whose first name is one of these.

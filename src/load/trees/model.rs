@@ -32,6 +32,8 @@ pub(super) enum Link {
     Step,
     /// The position of the highest score.
     Top,
+    /// A mean, and a variance from the logarithm of its root.
+    MeanAndVariance,
 }
 
 impl Link {
@@ -56,6 +58,7 @@ impl Link {
             Self::SignedSquare => row.iter_mut().for_each(|x| *x *= x.abs()),
             Self::Softplus => row.iter_mut().for_each(|x| *x = x.exp().ln_1p()),
             Self::Step => row.iter_mut().for_each(|x| *x = f64::from(u8::from(*x > 0.0))),
+            Self::MeanAndVariance => row.iter_mut().skip(1).for_each(|x| *x = (2.0 * *x).exp()),
             Self::Top => {
                 let mut top = (0_u32, f64::NEG_INFINITY);
                 for (at, score) in (0..).zip(row.iter()) {
