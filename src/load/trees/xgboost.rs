@@ -103,7 +103,9 @@ fn read(document: &Value) -> Result<Parts, Wrong> {
             let expected =
                 (features + 1).checked_mul(targets).ok_or_else(|| weights.expected("fewer weights"))?;
             let weights = weights.exactly(expected)?.iter().copied().map(single).collect();
-            Scorer::Linear { weights, start }
+            // The linear booster knows one base score, even where the file has one for each class.
+            let first = start.first().copied().unwrap_or_default();
+            Scorer::Linear { weights, start: vec![first; targets] }
         }
         _ => return Err(name.expected("gbtree, dart or gblinear")),
     };
@@ -187,7 +189,7 @@ impl Objective {
     fn of(name: &Field<'_>) -> Result<Self, Wrong> {
         let (link, base) = match name.text()? {
             "binary:logistic" | "reg:logistic" => (Link::Logistic { scale: 1.0 }, Base::Probability),
-            "binary:logitraw" => (Link::Identity, Base::Probability),
+            "binary:logitraw" => (Link::Identity, Base::Raw),
             "binary:hinge" => (Link::Step, Base::Raw),
             "multi:softprob" => (Link::Softmax, Base::Raw),
             "multi:softmax" => (Link::Top, Base::Raw),
