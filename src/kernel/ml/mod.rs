@@ -14,6 +14,7 @@ mod normalizer;
 mod one_hot;
 mod scaler;
 mod svm;
+mod text;
 mod vectorizer;
 mod zip_map;
 
@@ -42,7 +43,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
                 node.operator
             )));
         }
-        _ => return Err(BuildError::Unsupported),
+        _ => return text::build(node),
     })
 }
 
