@@ -15,6 +15,7 @@ mod one_hot;
 mod scaler;
 mod svm;
 mod text;
+mod unique;
 mod vectorizer;
 mod zip_map;
 
@@ -43,6 +44,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
                 node.operator
             )));
         }
+        ("" | "ai.onnx", "Unique") => Box::new(unique::Unique::new(attributes)?),
         _ => return text::build(node),
     })
 }
