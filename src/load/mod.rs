@@ -10,8 +10,21 @@ use std::sync::Arc;
 use crate::signature::Signature;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
+#[cfg(feature = "onnx")]
+mod onnx;
 pub mod payload;
+pub mod samples;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+pub(crate) mod tensor_proto;
+#[cfg(feature = "tensorflow")]
+mod tensorflow;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+mod tract;
+
+#[cfg(feature = "onnx")]
+pub use onnx::inline_external_data;
 pub use payload::Payload;
+pub use samples::{Difference, Samples, SamplesError, compare};
 
 /// Makes models of one format.
 ///
@@ -156,7 +169,11 @@ impl Formats {
 impl Default for Formats {
     /// Every format that this build of the crate has.
     fn default() -> Self {
-        Self::none()
+        #[allow(unused_mut, reason = "without features there is nothing to add")]
+        let mut formats = Self::none();
+        #[cfg(feature = "onnx")]
+        formats.add(onnx::loader());
+        formats
     }
 }
 
