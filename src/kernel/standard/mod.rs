@@ -5,8 +5,10 @@ use super::{BuildError, Kernel, Node};
 mod binary;
 mod cast;
 mod create;
+pub(crate) mod dense;
 mod gather;
 mod layout;
+mod matmul;
 mod normal;
 mod number;
 mod reduce;
@@ -30,6 +32,7 @@ const OPERATORS: &[&str] = &[
     "ScatterElements", "Scatter", "ScatterND", "Compress", "OneHot", "Constant", "ConstantOfShape", "Range", "EyeLike", "ReduceSum", "ReduceMean",
     "ReduceProd", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax",
     "ArgMin", "TopK", "NonZero", "CumSum", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "BatchNormalization",
+    "MatMul", "Gemm",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -40,7 +43,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let Some(name) = OPERATORS.iter().find(|n| **n == node.operator) else {
         return Err(BuildError::Unsupported);
     };
-    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build] {
+    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build, matmul::build] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}
             built => return built,
