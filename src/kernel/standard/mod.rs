@@ -3,15 +3,20 @@
 use super::{BuildError, Kernel, Node};
 
 mod binary;
+mod body;
 mod cast;
+mod control;
 mod create;
 pub(crate) mod dense;
+mod distance;
+mod einsum;
 mod gather;
 mod layout;
 mod matmul;
 mod normal;
 mod number;
 mod reduce;
+mod scan;
 mod select;
 mod slice;
 mod strided;
@@ -32,18 +37,21 @@ const OPERATORS: &[&str] = &[
     "ScatterElements", "Scatter", "ScatterND", "Compress", "OneHot", "Constant", "ConstantOfShape", "Range", "EyeLike", "ReduceSum", "ReduceMean",
     "ReduceProd", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax",
     "ArgMin", "TopK", "NonZero", "CumSum", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "BatchNormalization",
-    "MatMul", "Gemm",
+    "MatMul", "Gemm", "If", "Loop", "Scan", "Einsum",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    if node.domain == "com.microsoft" && node.operator == "CDist" {
+        return distance::build("CDist", node);
+    }
     if !node.domain.is_empty() {
         return Err(BuildError::Unsupported);
     }
     let Some(name) = OPERATORS.iter().find(|n| **n == node.operator) else {
         return Err(BuildError::Unsupported);
     };
-    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build, matmul::build] {
+    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build, matmul::build, control::build, scan::build, einsum::build] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}
             built => return built,
