@@ -26,7 +26,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let input = args.get(0)?;
             match input.data() {
                 DataView::Bool(v) => non_zero(args, v, outputs, cx, |x| *x),
-                _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, |x| *x != Number::ZERO)),
+                _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, not_zero)),
             }
         }),
         "CumSum" => {
@@ -223,4 +223,8 @@ fn cumulate<T: Number>(args: Args<'_, '_>, values: &[T], exclusive: bool, revers
         }
     }
     Ok(())
+}
+
+fn not_zero<T: Number>(x: &T) -> bool {
+    *x != T::ZERO
 }
