@@ -70,7 +70,11 @@ fn main() -> ExitCode {
     match check(&arguments) {
         Ok(report) => {
             let agrees = report.samples.iter().all(|s| s.differences.is_empty());
-            if arguments.json { print_json(&report) } else { print_text(&report) }
+            if arguments.json {
+                print_json(&report)
+            } else {
+                print_text(&report)
+            }
             if agrees { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(reason) => {
@@ -104,7 +108,8 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
     let mut first_row = None;
     for path in &arguments.samples {
         for path in expand(path) {
-            let read = read_samples(&path, model.signature()).map_err(|e| format!("{}: {e}", path.display()))?;
+            let read =
+                read_samples(&path, model.signature()).map_err(|e| format!("{}: {e}", path.display()))?;
             first_row = first_row.or_else(|| one_row(read.inputs().iter().map(|(_, t)| t)));
             samples.push(Sample { differences: differences(&*model, &read, arguments), path });
         }
@@ -210,7 +215,8 @@ fn neutral_row(signature: &Signature) -> Option<Vec<Tensor>> {
         .inputs()
         .iter()
         .map(|spec| {
-            let dims: Vec<usize> = spec.dims()?.iter().map(|d| if let Dim::Fixed(n) = d { *n } else { 1 }).collect();
+            let dims: Vec<usize> =
+                spec.dims()?.iter().map(|d| if let Dim::Fixed(n) = d { *n } else { 1 }).collect();
             let elements = dims.iter().product();
             match spec.element_type() {
                 ElementType::F32 => Tensor::new(&dims, vec![0.0_f32; elements]),
@@ -246,7 +252,8 @@ fn print_text(report: &Report) {
     println!("engine     {}", report.engine);
     println!("signature  {}", report.signature);
     println!("load       {:.3} ms", report.load.as_secs_f64() * 1e3);
-    let peak = report.peak.map_or_else(String::new, |bytes| format!(", {} kB at the peak of loading", bytes / 1024));
+    let peak =
+        report.peak.map_or_else(String::new, |bytes| format!(", {} kB at the peak of loading", bytes / 1024));
     println!("memory     {} kB{peak}", report.memory / 1024);
     match &report.latency {
         Ok(latency) => println!("one row    {:.2} us", latency.as_secs_f64() * 1e6),

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::topic::TopicError;
+
 /// Why something other than a prediction did not work.
 ///
 /// [`Error::kind`] tells what the caller can do about it, the message what happened.
@@ -49,6 +51,21 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
+    }
+}
+
+impl From<TopicError> for Error {
+    fn from(error: TopicError) -> Self {
+        let kind = match &error {
+            TopicError::Unavailable { .. } => ErrorKind::Unavailable,
+            TopicError::Denied { .. } => ErrorKind::Denied,
+            TopicError::Missing { .. } => ErrorKind::NotFound,
+            TopicError::Fenced { .. } => ErrorKind::Fenced,
+            TopicError::TooLarge { .. } | TopicError::Config { .. } | TopicError::Other { .. } => {
+                ErrorKind::Config
+            }
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

@@ -298,10 +298,7 @@ mod tests {
     }
 
     fn one(width: usize) -> Signature {
-        Signature::new(
-            vec![TensorSpec::new("x", ElementType::F32, &[Dim::Any, Dim::Fixed(width)])],
-            vec![],
-        )
+        Signature::new(vec![TensorSpec::new("x", ElementType::F32, &[Dim::Any, Dim::Fixed(width)])], vec![])
     }
 
     #[test]
@@ -312,7 +309,8 @@ mod tests {
 
     #[test]
     fn rows_of_arrays_are_a_matrix() {
-        let bound = vec![[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]].inputs().bind(&one(2)).unwrap();
+        let rows = vec![[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]];
+        let bound = rows.inputs().bind(&one(2)).unwrap();
         assert_eq!(bound[0].dims(), [3, 2]);
     }
 

@@ -153,7 +153,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// As there.
-    pub fn predict_into(&self, features: &dyn Features, scores: &mut [f32]) -> Result<Position, PredictError> {
+    pub fn predict_into(
+        &self,
+        features: &dyn Features,
+        scores: &mut [f32],
+    ) -> Result<Position, PredictError> {
         self.version.predict_into(features, scores)
     }
 }
@@ -263,7 +267,12 @@ struct ProvenanceInner {
 impl Provenance {
     /// The provenance of a version.
     #[must_use]
-    pub fn new(model: ModelName, version: impl Into<String>, sha256: Sha256Digest, position: Position) -> Self {
+    pub fn new(
+        model: ModelName,
+        version: impl Into<String>,
+        sha256: Sha256Digest,
+        position: Position,
+    ) -> Self {
         let texts = [sha256.to_string(), position.partition.to_string(), position.offset.to_string()];
         Self { inner: Arc::new(ProvenanceInner { model, version: version.into(), sha256, position, texts }) }
     }
@@ -309,12 +318,7 @@ impl Provenance {
 
 impl From<&Release> for Provenance {
     fn from(release: &Release) -> Self {
-        Self::new(
-            release.model.clone(),
-            release.version.clone(),
-            release.artifact.sha256,
-            release.position,
-        )
+        Self::new(release.model.clone(), release.version.clone(), release.artifact.sha256, release.position)
     }
 }
 

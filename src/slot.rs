@@ -23,7 +23,10 @@ impl Slot {
 
     /// Runs `read` on the live version without touching its reference count, which every scoring
     /// thread would otherwise fight for.
-    pub(crate) fn with<R>(&self, read: impl FnOnce(&LiveModel) -> Result<R, PredictError>) -> Result<R, PredictError> {
+    pub(crate) fn with<R>(
+        &self,
+        read: impl FnOnce(&LiveModel) -> Result<R, PredictError>,
+    ) -> Result<R, PredictError> {
         self.live.load().as_deref().ok_or(PredictError::NoModel).and_then(read)
     }
 

@@ -141,10 +141,16 @@ impl TensorProto {
                 Some(ElementType::U64) => numbers(shape, raw, u64::from_le_bytes, || self.uint64_data),
                 Some(ElementType::I32) => numbers(shape, raw, i32::from_le_bytes, || self.int32_data),
                 Some(ElementType::I8) => numbers(shape, raw, i8::from_le_bytes, || narrow(&self.int32_data)),
-                Some(ElementType::I16) => numbers(shape, raw, i16::from_le_bytes, || narrow(&self.int32_data)),
+                Some(ElementType::I16) => {
+                    numbers(shape, raw, i16::from_le_bytes, || narrow(&self.int32_data))
+                }
                 Some(ElementType::U8) => numbers(shape, raw, u8::from_le_bytes, || narrow(&self.int32_data)),
-                Some(ElementType::U16) => numbers(shape, raw, u16::from_le_bytes, || narrow(&self.int32_data)),
-                Some(ElementType::U32) => numbers(shape, raw, u32::from_le_bytes, || narrow(&self.uint64_data)),
+                Some(ElementType::U16) => {
+                    numbers(shape, raw, u16::from_le_bytes, || narrow(&self.int32_data))
+                }
+                Some(ElementType::U32) => {
+                    numbers(shape, raw, u32::from_le_bytes, || narrow(&self.uint64_data))
+                }
                 Some(ElementType::Bool) => numbers(
                     shape,
                     raw,

@@ -1,7 +1,7 @@
 //! The topic of models, as the rest of the crate sees it.
 //!
 //! [`Topic`] opens what reads and writes one topic. It has two twins: [`MemoryTopic`], and with the
-//! feature `kafka` `KafkaTopic`; both pass the same conformance tests.
+//! feature `kafka` [`KafkaTopic`]; both pass the same conformance tests.
 //!
 //! Everything in here blocks. Open, use and drop readers, fetchers and writers on a thread of their
 //! own, never on an async worker: closing a Kafka consumer alone takes some 100 ms.
@@ -16,9 +16,13 @@ use crate::release::Position;
 use crate::wire::{Header, Record};
 
 mod error;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 
 pub use error::TopicError;
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaTopic, TopicDescription, TopicSettings};
 pub use memory::MemoryTopic;
 
 /// A topic of models: opens what reads and writes it.

@@ -103,7 +103,8 @@ impl Draft {
         node: &NodeParts,
         inputs: &[Option<usize>],
     ) -> Result<(Box<dyn Kernel>, Vec<Option<Fact>>), ProgramError> {
-        let given: Vec<_> = inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
+        let given: Vec<_> =
+            inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
         let kernel = kernel::build(&Node {
             operator: &node.operator,
             domain: if node.domain == "ai.onnx" { "" } else { &node.domain },
@@ -142,7 +143,8 @@ impl Draft {
         let mut outputs = Vec::with_capacity(node.outputs.len());
         let mut facts = facts.into_iter();
         for (index, name) in node.outputs.iter().enumerate() {
-            let inherited = || self.values.get((*inputs.first()?)?).filter(|_| keeps_labels(&node))?.labels.clone();
+            let inherited =
+                || self.values.get((*inputs.first()?)?).filter(|_| keeps_labels(&node))?.labels.clone();
             let labels = kernel.labels(index).or_else(inherited);
             let value = Value { fact: facts.next().flatten(), labels, ..Value::default() };
             outputs.push(if name.is_empty() { self.push(value) } else { self.name(name, value)? });
@@ -222,7 +224,10 @@ impl Draft {
             dim => dim,
         };
         let resolved = facts.into_iter().map(|fact| {
-            Some(Fact { element: fact.element, dims: fact.dims.map(|d| d.into_iter().map(resolve).collect()) })
+            Some(Fact {
+                element: fact.element,
+                dims: fact.dims.map(|d| d.into_iter().map(resolve).collect()),
+            })
         });
         Ok(resolved.collect())
     }
@@ -253,7 +258,12 @@ impl Draft {
     }
 
     /// The outputs of a node that has nothing but constants to work on.
-    fn fold(&mut self, node: &NodeParts, kernel: &dyn Kernel, inputs: &[Option<usize>]) -> Option<Vec<Tensor>> {
+    fn fold(
+        &mut self,
+        node: &NodeParts,
+        kernel: &dyn Kernel,
+        inputs: &[Option<usize>],
+    ) -> Option<Vec<Tensor>> {
         if node.attributes.graphs().next().is_some() || self.folded >= MAX_FOLDED {
             return None;
         }
@@ -273,7 +283,11 @@ impl Draft {
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
         let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
-        self.folded += if node.is("Constant") { 0 } else { read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>() };
+        self.folded += if node.is("Constant") {
+            0
+        } else {
+            read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>()
+        };
         Some(outputs)
     }
 }
@@ -331,7 +345,8 @@ impl Layout {
             for value in step.inputs.iter().flatten().chain(&step.outputs) {
                 if last_read.get(*value) == Some(&at)
                     && seen.insert(*value)
-                    && let (Source::Slot(slot), Some(element)) = (layout.source(Some(*value)), element(*value))
+                    && let (Source::Slot(slot), Some(element)) =
+                        (layout.source(Some(*value)), element(*value))
                 {
                     free.entry(element).or_default().push(slot);
                 }
@@ -427,12 +442,16 @@ fn order(parts: &GraphParts) -> Result<Vec<usize>, ProgramError> {
     let mut state = vec![Mark::New; parts.nodes.len()];
     for output in &parts.outputs {
         // A walk with a stack of its own: a chain of nodes can be longer than the thread's stack.
-        let mut stack: Vec<(usize, usize)> = makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
+        let mut stack: Vec<(usize, usize)> =
+            makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
         while let Some((index, next)) = stack.pop() {
             let (Some(node), Some(mark)) = (parts.nodes.get(index), state.get_mut(index)) else { continue };
             if *mark == Mark::Done || (*mark == Mark::Open && next == 0) {
                 if *mark == Mark::Open {
-                    return Err(ProgramError::Cycle { operator: node.full_operator(), node: node.name.clone() });
+                    return Err(ProgramError::Cycle {
+                        operator: node.full_operator(),
+                        node: node.name.clone(),
+                    });
                 }
                 continue;
             }
@@ -463,7 +482,9 @@ enum Mark {
 fn keeps_labels(node: &NodeParts) -> bool {
     match node.domain.as_str() {
         "ai.onnx.ml" => matches!(node.operator.as_str(), "Normalizer" | "ZipMap"),
-        "" | "ai.onnx" => matches!(node.operator.as_str(), "Cast" | "Softmax" | "Identity" | "Clip" | "Sigmoid"),
+        "" | "ai.onnx" => {
+            matches!(node.operator.as_str(), "Cast" | "Softmax" | "Identity" | "Clip" | "Sigmoid")
+        }
         _ => false,
     }
 }

@@ -78,7 +78,9 @@ impl Inliner<'_> {
         for (index, name) in function.input.iter().enumerate() {
             renaming.names.insert(name.clone(), node.input.get(index).cloned().unwrap_or_default());
         }
-        for (name, actual) in function.output.iter().zip(&node.output).filter(|(_, actual)| !actual.is_empty()) {
+        for (name, actual) in
+            function.output.iter().zip(&node.output).filter(|(_, actual)| !actual.is_empty())
+        {
             renaming.names.insert(name.clone(), actual.clone());
         }
         let given: HashMap<&str, &AttributeProto> =
@@ -159,7 +161,11 @@ mod tests {
 
     fn model(functions: Vec<FunctionProto>) -> ModelProto {
         let nodes = vec![node("Twice", "own", &["x"], &["y"]), node("Twice", "own", &["y"], &["z"])];
-        ModelProto { graph: Some(GraphProto { node: nodes, ..Default::default() }), functions, ..Default::default() }
+        ModelProto {
+            graph: Some(GraphProto { node: nodes, ..Default::default() }),
+            functions,
+            ..Default::default()
+        }
     }
 
     #[test]

@@ -292,7 +292,10 @@ fn declare(value: &ValueInfoProto) -> Declared {
             let dims = tensor.shape.as_ref().map(|shape| {
                 let size = |size: i64| {
                     // Exporters write 0 and -1 for what they don't know.
-                    usize::try_from(size).ok().filter(|n| *n > 0).map_or(DeclaredDim::Unnamed, DeclaredDim::Fixed)
+                    usize::try_from(size)
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .map_or(DeclaredDim::Unnamed, DeclaredDim::Fixed)
                 };
                 let dims = shape.dim.iter().map(|dim| match &dim.value {
                     Some(DimensionValue::Size(n)) => size(*n),

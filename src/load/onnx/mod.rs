@@ -164,8 +164,26 @@ fn has_network_operators(parts: &GraphParts) -> bool {
 /// True where no operator is one that a kernel may turn out not to have.
 fn is_plain(parts: &GraphParts) -> bool {
     const PLAIN: [&str; 20] = [
-        "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Softmax", "Identity",
-        "Reshape", "Flatten", "LeakyRelu", "Elu", "Selu", "Softplus", "Clip", "Cast", "Dropout",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softmax",
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Softplus",
+        "Clip",
+        "Cast",
+        "Dropout",
     ];
     parts.nodes.iter().all(|node| node.domain.is_empty() && PLAIN.contains(&node.operator.as_str()))
 }
@@ -174,8 +192,18 @@ fn is_plain(parts: &GraphParts) -> bool {
 /// so that a failed trial does not prove the model wrong.
 fn may_refuse_values(parts: &GraphParts) -> bool {
     const CHOOSY: [&str; 12] = [
-        "OneHotEncoder", "LabelEncoder", "CategoryMapper", "Gather", "GatherElements", "GatherND", "Scatter",
-        "ScatterElements", "ScatterND", "ArrayFeatureExtractor", "Cast", "CastMap",
+        "OneHotEncoder",
+        "LabelEncoder",
+        "CategoryMapper",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "ArrayFeatureExtractor",
+        "Cast",
+        "CastMap",
     ];
     parts.nodes.iter().any(|node| {
         CHOOSY.contains(&node.operator.as_str()) || node.attributes.graphs().any(may_refuse_values)

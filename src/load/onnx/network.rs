@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tract_onnx::model::ParsingContext;
-use tract_onnx::tract_hir::internal::*;
 use tract_onnx::pb;
+use tract_onnx::tract_hir::internal::*;
 
 use super::graph::Graph;
 use super::nan;
@@ -74,7 +74,8 @@ impl Network {
         for node in &parts.nodes {
             wiring.node(node, &context)?;
         }
-        let outlets: Vec<OutletId> = outputs.iter().map(|name| wiring.outlet(name)).collect::<Result<_, _>>()?;
+        let outlets: Vec<OutletId> =
+            outputs.iter().map(|name| wiring.outlet(name)).collect::<Result<_, _>>()?;
         wiring.model.select_output_outlets(&outlets).map_err(refused)?;
         let elements = inputs.iter().map(TensorSpec::element_type).collect();
         Ok((Self { model: wiring.model, elements }, wiring.labels))

@@ -7,8 +7,8 @@ use super::attributes::convert;
 use super::check::malformed;
 use super::graph::{GraphPartsBuilder, OperatorSets};
 use super::proto::AttributeProto;
-use crate::kernel::program::{GraphParts, NodeParts};
 use crate::kernel::Attribute;
+use crate::kernel::program::{GraphParts, NodeParts};
 use crate::load::LoadError;
 use crate::load::tensor_proto::TensorProto;
 use crate::tensor::{ElementType, Tensor};
@@ -92,7 +92,11 @@ fn graph(parts: &GraphParts) -> Result<pb::GraphProto, LoadError> {
     Ok(pb::GraphProto {
         node: parts.nodes.iter().map(to_message).collect::<Result<_, _>>()?,
         initializer: initializer.collect::<Result<_, _>>()?,
-        input: parts.inputs.iter().map(|input| value(&input.name, input.fact.as_ref().map(|f| f.element))).collect(),
+        input: parts
+            .inputs
+            .iter()
+            .map(|input| value(&input.name, input.fact.as_ref().map(|f| f.element)))
+            .collect(),
         output: parts.outputs.iter().map(|name| value(name, None)).collect(),
         ..pb::GraphProto::default()
     })

@@ -66,8 +66,11 @@ fn answer(
                     budget: context.max_tensor_bytes,
                 });
             }
-            let values: Vec<Tensor> =
-                inputs.iter().zip(shapes).map(|(spec, shape)| value(spec.element_type(), shape, ones)).collect();
+            let values: Vec<Tensor> = inputs
+                .iter()
+                .zip(shapes)
+                .map(|(spec, shape)| value(spec.element_type(), shape, ones))
+                .collect();
             let views: Vec<TensorView<'_>> = values.iter().map(Tensor::view).collect();
             let mut outputs = vec![Tensor::default(); program.outputs()];
             let run = || program.run_to(&mut Scratch::default(), &views, &mut outputs, context);
@@ -98,7 +101,8 @@ fn spec(
         FactDim::Fixed(n) => Dim::Fixed(*n),
         FactDim::Like { .. } | FactDim::Unknown => Dim::Any,
     };
-    let stated: Option<Vec<Dim>> = fact.and_then(|f| f.dims.as_ref()).map(|dims| dims.iter().map(open).collect());
+    let stated: Option<Vec<Dim>> =
+        fact.and_then(|f| f.dims.as_ref()).map(|dims| dims.iter().map(open).collect());
     let dims = match (stated, observed.split_first()) {
         // A size that no operator states, but that never differed, is what it was seen to be.
         (stated, Some((first, others))) => {

@@ -217,10 +217,7 @@ mod tests {
         let expected = Tensor::vector(vec!["ham".to_owned(), "spam".to_owned()]);
         let found = Tensor::vector(vec!["ham".to_owned(), "ham".to_owned()]);
         let difference = compare(expected.view(), found.view(), 1.0, 1.0).unwrap_err();
-        assert_eq!(
-            difference.to_string(),
-            r#"element [1]: expected "spam", found "ham"; 1 of 2 differ"#
-        );
+        assert_eq!(difference.to_string(), r#"element [1]: expected "spam", found "ham"; 1 of 2 differ"#);
     }
 
     #[test]

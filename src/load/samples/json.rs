@@ -165,7 +165,9 @@ fn int<T: TryFrom<i128>>(value: &Value) -> Option<T> {
             (_, Some(int), _) => i128::from(int),
             // `3.0`, as languages without an integer type write it.
             #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number of 53 bits")]
-            (.., Some(float)) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => float as i128,
+            (.., Some(float)) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => {
+                float as i128
+            }
             _ => return None,
         },
         Value::Bool(truth) => i128::from(*truth),
@@ -269,7 +271,9 @@ mod tests {
             refused(r#"{"inputs": {"age": [[1, 2]], "city": [["a"]]}}"#),
             "`age`: expected f32[?,1], found f32[1,2]"
         );
-        assert!(refused(r#"{"inputs": {"age": [[1], [2, 3]], "city": [["a"]]}}"#).contains("different lengths"));
+        assert!(
+            refused(r#"{"inputs": {"age": [[1], [2, 3]], "city": [["a"]]}}"#).contains("different lengths")
+        );
         assert!(refused("[]").contains("expected an object"));
         assert!(refused("{").starts_with("malformed samples"));
     }

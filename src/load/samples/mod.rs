@@ -138,11 +138,7 @@ pub enum SamplesError {
 }
 
 /// The specification of this name, or the error that lists those that there are.
-fn find<'s>(
-    side: &'static str,
-    specs: &'s [TensorSpec],
-    name: &str,
-) -> Result<&'s TensorSpec, SamplesError> {
+fn find<'s>(side: &'static str, specs: &'s [TensorSpec], name: &str) -> Result<&'s TensorSpec, SamplesError> {
     specs.iter().find(|spec| spec.name().as_ref() == name).ok_or_else(|| SamplesError::UnknownName {
         side,
         name: name.to_owned(),
