@@ -18,6 +18,7 @@ mod kernel;
 pub mod load;
 mod models;
 mod plan;
+pub mod publish;
 mod release;
 mod scorer;
 mod signature;
