@@ -17,6 +17,8 @@ use crate::scorer::{PredictError, Prediction, Scorer, Snapshot};
 use crate::signature::Signature;
 use crate::slot::Slot;
 use crate::status::Status;
+#[cfg(feature = "kafka")]
+use crate::topic::KafkaTopic;
 use crate::topic::Topic;
 use crate::updater::{self, Request, Settings, Slots};
 
@@ -36,7 +38,7 @@ impl Models {
     #[cfg(feature = "kafka")]
     #[must_use]
     pub fn subscribe(topic: impl Into<String>) -> Subscription {
-        Subscription::new(Source::Kafka { topic: topic.into(), config: Vec::new() })
+        Subscription::new(Source::Kafka(KafkaTopic::new(topic)))
     }
 
     /// Prepares a subscription to a topic of your own, or the in-memory one.
@@ -123,10 +125,7 @@ pub struct Subscription {
 
 enum Source {
     #[cfg(feature = "kafka")]
-    Kafka {
-        topic: String,
-        config: Vec<(String, String)>,
-    },
+    Kafka(KafkaTopic),
     Topic(Arc<dyn Topic>),
 }
 
@@ -149,8 +148,8 @@ impl Subscription {
     /// cannot be set; [`Subscription::start`] names them.
     #[cfg(feature = "kafka")]
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        if let Source::Kafka { config, .. } = &mut self.source {
-            config.push((key.into(), value.into()));
+        if let Source::Kafka(topic) = self.source {
+            self.source = Source::Kafka(topic.config(key, value));
         }
         self
     }
@@ -215,9 +214,12 @@ impl Subscription {
             .into_iter()
             .map(|(name, signature)| Ok((model_name(&name)?, signature)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
-        let topic = match self.source {
+        let topic: Arc<dyn Topic> = match self.source {
             #[cfg(feature = "kafka")]
-            Source::Kafka { topic, config } => Arc::new(crate::topic::KafkaTopic::new(topic, config)?),
+            Source::Kafka(topic) => {
+                topic.check()?;
+                Arc::new(topic)
+            }
             Source::Topic(topic) => topic,
         };
         let settings = Settings {
@@ -239,7 +241,7 @@ impl fmt::Debug for Subscription {
         match &self.source {
             // The configuration may hold a password.
             #[cfg(feature = "kafka")]
-            Source::Kafka { topic, .. } => debug.field("topic", topic),
+            Source::Kafka(topic) => debug.field("topic", &topic.name()),
             Source::Topic(topic) => debug.field("topic", &topic.name()),
         };
         debug

@@ -172,7 +172,7 @@ struct Votes {
 
 impl Votes {
     fn read(attributes: &Attributes, prefix: &'static str) -> Result<Self, BuildError> {
-        let ints = |name: &str| Ok::<_, BuildError>(attributes.ints(&format!("{prefix}_{name}"))?.to_vec());
+        let ints = |name: &str| attributes.ints(&format!("{prefix}_{name}")).map(<[i64]>::to_vec);
         let votes = Self {
             prefix,
             trees: ints("treeids")?,

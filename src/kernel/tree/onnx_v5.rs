@@ -162,7 +162,7 @@ impl<'a> Nodes<'a> {
                     return Ok::<_, BuildError>(child);
                 }
                 leaves.push((name, child));
-                Ok(inner + leaves.len() - 1)
+                Ok::<_, BuildError>(inner + leaves.len() - 1)
             };
             let children = [child(yes)?, child(no)?];
             let feature = usize::try_from(*feature)
