@@ -170,7 +170,6 @@ impl Formats {
 impl Default for Formats {
     /// Every format that this build of the crate has.
     fn default() -> Self {
-        #[allow(unused_mut, reason = "without features there is nothing to add")]
         let mut formats = Self::none();
         for loader in trees::loaders() {
             formats.add(loader);
