@@ -76,7 +76,9 @@ impl Attributes {
 
     /// All graphs among the values, to be changed.
     pub(crate) fn graphs_mut(&mut self) -> impl Iterator<Item = &mut GraphParts> {
-        self.values.values_mut().filter_map(|v| if let Attribute::Graph(g) = v { Some(g.as_mut()) } else { None })
+        self.values
+            .values_mut()
+            .filter_map(|v| if let Attribute::Graph(g) = v { Some(g.as_mut()) } else { None })
     }
 
     fn wrong_type(&self, name: &str, expected: &str) -> BuildError {

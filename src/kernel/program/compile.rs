@@ -97,13 +97,32 @@ impl Draft {
         self.values.get(value?)?.constant.as_ref()
     }
 
+    /// The type of a value, where it is known.
+    pub(crate) fn element(&self, value: usize) -> Option<ElementType> {
+        Some(self.values.get(value)?.fact.as_ref()?.element)
+    }
+
+    /// The rank of a value, where it is known.
+    pub(crate) fn rank(&self, value: usize) -> Option<usize> {
+        Some(self.values.get(value)?.fact.as_ref()?.dims.as_ref()?.len())
+    }
+
+    /// The last dimension of a value, where it is known.
+    pub(crate) fn width(&self, value: usize) -> Option<usize> {
+        match self.values.get(value)?.fact.as_ref()?.dims.as_ref()?.last()? {
+            FactDim::Fixed(n) => Some(*n),
+            _ => None,
+        }
+    }
+
     /// The kernel of a node that reads these values, and what is known of its outputs.
     pub(crate) fn kernel(
         &self,
         node: &NodeParts,
         inputs: &[Option<usize>],
     ) -> Result<(Box<dyn Kernel>, Vec<Option<Fact>>), ProgramError> {
-        let given: Vec<_> = inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
+        let given: Vec<_> =
+            inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
         let kernel = kernel::build(&Node {
             operator: &node.operator,
             domain: if node.domain == "ai.onnx" { "" } else { &node.domain },
@@ -142,7 +161,8 @@ impl Draft {
         let mut outputs = Vec::with_capacity(node.outputs.len());
         let mut facts = facts.into_iter();
         for (index, name) in node.outputs.iter().enumerate() {
-            let inherited = || self.values.get((*inputs.first()?)?).filter(|_| keeps_labels(&node))?.labels.clone();
+            let inherited =
+                || self.values.get((*inputs.first()?)?).filter(|_| keeps_labels(&node))?.labels.clone();
             let labels = kernel.labels(index).or_else(inherited);
             let value = Value { fact: facts.next().flatten(), labels, ..Value::default() };
             outputs.push(if name.is_empty() { self.push(value) } else { self.name(name, value)? });
@@ -184,12 +204,26 @@ impl Draft {
         }
     }
 
-    /// Tells the graphs in a node's attributes what is known of the values that they capture.
+    /// Tells the graphs in a node's attributes what is known of the values that they capture, and
+    /// the types of what they are given where they do not say it themselves.
     fn tell_captures(&self, node: &mut NodeParts) {
-        for graph in node.attributes.graphs_mut() {
+        let fact = |name: &str| self.names.get(name).and_then(|v| self.values.get(*v)?.fact.clone());
+        let is_loop = node.is("Loop");
+        let shift = usize::from(node.is("Scan") && node.version < 9);
+        let NodeParts { attributes, inputs: given, .. } = node;
+        for graph in attributes.graphs_mut() {
             let own = graph.inputs.len().saturating_sub(graph.captures);
-            for input in graph.inputs.iter_mut().skip(own) {
-                input.fact = self.names.get(&input.name).and_then(|v| self.values.get(*v)?.fact.clone());
+            for (index, input) in graph.inputs.iter_mut().enumerate() {
+                if index >= own {
+                    input.fact = fact(&input.name);
+                } else if input.fact.is_none() {
+                    let element = match index {
+                        0 if is_loop => Some(ElementType::I64),
+                        1 if is_loop => Some(ElementType::Bool),
+                        _ => given.get(index + shift).and_then(|name| fact(name)).map(|f| f.element),
+                    };
+                    input.fact = element.map(|element| Fact { element, dims: None });
+                }
             }
         }
     }
@@ -222,7 +256,10 @@ impl Draft {
             dim => dim,
         };
         let resolved = facts.into_iter().map(|fact| {
-            Some(Fact { element: fact.element, dims: fact.dims.map(|d| d.into_iter().map(resolve).collect()) })
+            Some(Fact {
+                element: fact.element,
+                dims: fact.dims.map(|d| d.into_iter().map(resolve).collect()),
+            })
         });
         Ok(resolved.collect())
     }
@@ -240,7 +277,9 @@ impl Draft {
         let fixed = |f: &Fact| f.dims.as_ref().is_some_and(|d| !d.contains(&FactDim::Unknown));
         let same = match node.operator.as_str() {
             "Identity" if node.is("Identity") => true,
-            "Dropout" if node.is("Dropout") => node.outputs.get(1).is_none_or(String::is_empty),
+            "Dropout" if node.is("Dropout") => {
+                node.outputs.get(1).is_none_or(String::is_empty) && inputs.len() < 3
+            }
             "Cast" if node.is("Cast") => before?.element == after?.element,
             // Where the facts say that the width is right there is nothing left to check.
             "ZipMap" if node.domain == "ai.onnx.ml" => before == after && fixed(before?),
@@ -253,7 +292,12 @@ impl Draft {
     }
 
     /// The outputs of a node that has nothing but constants to work on.
-    fn fold(&mut self, node: &NodeParts, kernel: &dyn Kernel, inputs: &[Option<usize>]) -> Option<Vec<Tensor>> {
+    fn fold(
+        &mut self,
+        node: &NodeParts,
+        kernel: &dyn Kernel,
+        inputs: &[Option<usize>],
+    ) -> Option<Vec<Tensor>> {
         if node.attributes.graphs().next().is_some() || self.folded >= MAX_FOLDED {
             return None;
         }
@@ -273,7 +317,11 @@ impl Draft {
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
         let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
-        self.folded += if node.is("Constant") { 0 } else { read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>() };
+        self.folded += if node.is("Constant") {
+            0
+        } else {
+            read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>()
+        };
         Some(outputs)
     }
 }
@@ -309,7 +357,6 @@ impl Layout {
         for value in &draft.wanted {
             last_read.get_mut(*value).into_iter().for_each(|l| *l = usize::MAX);
         }
-        let element = |value: usize| draft.values.get(value).and_then(|v| v.fact.as_ref()).map(|f| f.element);
         let mut free: HashMap<ElementType, Vec<usize>> = HashMap::new();
         for (at, step) in draft.steps.iter().enumerate() {
             for (index, value) in step.inputs.iter().enumerate() {
@@ -320,7 +367,7 @@ impl Layout {
                 }
             }
             for value in &step.outputs {
-                let reused = element(*value).and_then(|e| free.get_mut(&e)?.pop());
+                let reused = draft.element(*value).and_then(|e| free.get_mut(&e)?.pop());
                 let slot = reused.unwrap_or_else(|| {
                     layout.slots += 1;
                     layout.slots - 1
@@ -331,7 +378,8 @@ impl Layout {
             for value in step.inputs.iter().flatten().chain(&step.outputs) {
                 if last_read.get(*value) == Some(&at)
                     && seen.insert(*value)
-                    && let (Source::Slot(slot), Some(element)) = (layout.source(Some(*value)), element(*value))
+                    && let (Source::Slot(slot), Some(element)) =
+                        (layout.source(Some(*value)), draft.element(*value))
                 {
                     free.entry(element).or_default().push(slot);
                 }
@@ -427,12 +475,16 @@ fn order(parts: &GraphParts) -> Result<Vec<usize>, ProgramError> {
     let mut state = vec![Mark::New; parts.nodes.len()];
     for output in &parts.outputs {
         // A walk with a stack of its own: a chain of nodes can be longer than the thread's stack.
-        let mut stack: Vec<(usize, usize)> = makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
+        let mut stack: Vec<(usize, usize)> =
+            makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
         while let Some((index, next)) = stack.pop() {
             let (Some(node), Some(mark)) = (parts.nodes.get(index), state.get_mut(index)) else { continue };
             if *mark == Mark::Done || (*mark == Mark::Open && next == 0) {
                 if *mark == Mark::Open {
-                    return Err(ProgramError::Cycle { operator: node.full_operator(), node: node.name.clone() });
+                    return Err(ProgramError::Cycle {
+                        operator: node.full_operator(),
+                        node: node.name.clone(),
+                    });
                 }
                 continue;
             }
@@ -463,7 +515,9 @@ enum Mark {
 fn keeps_labels(node: &NodeParts) -> bool {
     match node.domain.as_str() {
         "ai.onnx.ml" => matches!(node.operator.as_str(), "Normalizer" | "ZipMap"),
-        "" | "ai.onnx" => matches!(node.operator.as_str(), "Cast" | "Softmax" | "Identity" | "Clip" | "Sigmoid"),
+        "" | "ai.onnx" => {
+            matches!(node.operator.as_str(), "Cast" | "Softmax" | "Identity" | "Clip" | "Sigmoid")
+        }
         _ => false,
     }
 }

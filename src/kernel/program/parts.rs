@@ -65,7 +65,11 @@ impl GraphParts {
         known.extend(self.nodes.iter().flat_map(|n| &n.outputs).map(String::as_str));
         let mut free = Vec::new();
         let inner = self.nodes.iter().map(|n| {
-            n.attributes.graphs().flat_map(Self::free_names).chain(n.inputs.iter().cloned()).collect::<Vec<_>>()
+            n.attributes
+                .graphs()
+                .flat_map(Self::free_names)
+                .chain(n.inputs.iter().cloned())
+                .collect::<Vec<_>>()
         });
         let mut seen = HashSet::new();
         for name in inner.flatten().chain(self.outputs.iter().cloned()) {

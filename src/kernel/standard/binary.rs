@@ -4,7 +4,8 @@
 use super::number::{Float, Number};
 use super::strided::{broadcast, zip};
 use super::support::{
-    Args, Built, Dims, Facts, Run, any_type, broadcast_fact, fact, first, float_type, number_type, one, op, same,
+    Args, Built, Dims, Facts, Run, any_type, broadcast_fact, fact, first, float_type, number_type, one, op,
+    same,
 };
 use crate::kernel::{BuildError, Fact, Node, RunContext};
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
@@ -194,13 +195,16 @@ fn pow(args: Args<'_, '_>, outputs: &mut [Tensor], cx: &RunContext) -> Run {
         cx: &RunContext,
     ) -> Run {
         let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
-        let dims = broadcast(a_shape.dims(), b_shape.dims()).ok_or_else(|| args.fail("shapes that broadcast"))?;
+        let dims =
+            broadcast(a_shape.dims(), b_shape.dims()).ok_or_else(|| args.fail("shapes that broadcast"))?;
         let to = cx.reset::<A>(first(args, outputs)?, &dims)?;
         let (a, b) = ((a, a_shape.dims()), (b, b_shape.dims()));
         if A::IS_FLOAT || B::IS_FLOAT {
             // Squares are what exporters make of distances and variances.
             match b.0 {
-                [two] if two.to_f64().to_bits() == 2.0_f64.to_bits() => zip(a, b, &dims, to, |a, _| a.times(a)),
+                [two] if two.to_f64().to_bits() == 2.0_f64.to_bits() => {
+                    zip(a, b, &dims, to, |a, _| a.times(a))
+                }
                 [half] if half.to_f64().to_bits() == 0.5_f64.to_bits() => {
                     zip(a, b, &dims, to, |a, _| A::from_f64(a.to_f64().sqrt()));
                 }
@@ -248,8 +252,8 @@ fn equal(args: Args<'_, '_>, outputs: &mut [Tensor], cx: &RunContext) -> Run {
             let b = args.values::<String>(1)?;
             // Texts are compared where they lie: their positions are what broadcasts.
             let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
-            let dims =
-                broadcast(a_shape.dims(), b_shape.dims()).ok_or_else(|| args.fail("shapes that broadcast"))?;
+            let dims = broadcast(a_shape.dims(), b_shape.dims())
+                .ok_or_else(|| args.fail("shapes that broadcast"))?;
             let (a, b): (Vec<&str>, Vec<&str>) =
                 (a.iter().map(String::as_str).collect(), b.iter().map(String::as_str).collect());
             let to = cx.reset::<bool>(first(args, outputs)?, &dims)?;

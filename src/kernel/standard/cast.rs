@@ -13,7 +13,9 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let to = match node.attributes.string("to") {
                 Ok(Some(text)) => named(text)?,
                 _ => element_of(
-                    node.attributes.int("to")?.ok_or_else(|| BuildError::invalid("attribute `to` is missing"))?,
+                    node.attributes
+                        .int("to")?
+                        .ok_or_else(|| BuildError::invalid("attribute `to` is missing"))?,
                 )?,
             };
             op(

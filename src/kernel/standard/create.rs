@@ -20,27 +20,40 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
                 element: value.element_type(),
                 dims: Some(value.dims().iter().map(|d| FactDim::Fixed(*d)).collect()),
             };
-            op(name, move |_| Ok(SmallVec::from_elem(known.clone(), 1)), move |args, outputs, _| {
-                copy(value.view(), first(args, outputs)?);
-                Ok(())
-            })
+            op(
+                name,
+                move |_| Ok(SmallVec::from_elem(known.clone(), 1)),
+                move |args, outputs, _| {
+                    copy(value.view(), first(args, outputs)?);
+                    Ok(())
+                },
+            )
         }
         "ConstantOfShape" => {
-            let value = node.attributes.tensor("value")?.cloned().unwrap_or_else(|| Tensor::vector(vec![0.0_f32]));
+            let value =
+                node.attributes.tensor("value")?.cloned().unwrap_or_else(|| Tensor::vector(vec![0.0_f32]));
             let element = value.element_type();
             let shape = node.inputs.first().copied().flatten().flatten().and_then(|t| ints(t.view()));
             let dim = |d: &i64| usize::try_from(*d).map_or(FactDim::Unknown, FactDim::Fixed);
             let dims: Option<FactDims> = shape.map(|s| s.iter().map(dim).collect());
-            op(name, move |_| one(element, dims.clone()), move |args, outputs, cx| {
-                let dims = args.ints(0)?;
-                let dims = unsigned(args, &dims)?;
-                any_type!(value.view(), v => fill(args, v, &dims, outputs, cx))
-            })
+            op(
+                name,
+                move |_| one(element, dims.clone()),
+                move |args, outputs, cx| {
+                    let dims = args.ints(0)?;
+                    let dims = unsigned(args, &dims)?;
+                    any_type!(value.view(), v => fill(args, v, &dims, outputs, cx))
+                },
+            )
         }
-        "Range" => op(name, |inputs| of_rank(inputs, Some(1)), |args, outputs, cx| {
-            let start = args.get(0)?;
-            number_type!(args, start, v => range(args, v, outputs, cx))
-        }),
+        "Range" => op(
+            name,
+            |inputs| of_rank(inputs, Some(1)),
+            |args, outputs, cx| {
+                let start = args.get(0)?;
+                number_type!(args, start, v => range(args, v, outputs, cx))
+            },
+        ),
         "EyeLike" => eye_like(name, node),
         _ => Err(BuildError::Unsupported),
     }
@@ -72,20 +85,32 @@ fn constant(node: &Node<'_>) -> Result<Tensor, BuildError> {
     Err(BuildError::invalid("attribute `value` is missing"))
 }
 
-fn fill<T: Element>(args: Args<'_, '_>, value: &[T], dims: &[usize], outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn fill<T: Element>(
+    args: Args<'_, '_>,
+    value: &[T],
+    dims: &[usize],
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let value = value.first().ok_or_else(|| args.fail("a value"))?;
     cx.reset::<T>(first(args, outputs)?, dims)?.fill(value.clone());
     Ok(())
 }
 
 fn range<T: Number>(args: Args<'_, '_>, start: &[T], outputs: &mut [Tensor], cx: &RunContext) -> Run {
-    let scalar = |index| -> Result<T, _> { args.values::<T>(index)?.first().copied().ok_or_else(|| args.fail("a number")) };
+    let scalar = |index| -> Result<T, _> {
+        args.values::<T>(index)?.first().copied().ok_or_else(|| args.fail("a number"))
+    };
     let start = *start.first().ok_or_else(|| args.fail("a number"))?;
     let (limit, delta) = (scalar(1)?, scalar(2)?);
     if delta == T::ZERO {
         return Err(args.fail("a step that is not zero"));
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count too large is over budget")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count too large is over budget"
+    )]
     let count = ((limit.to_f64() - start.to_f64()) / delta.to_f64()).ceil().max(0.0) as usize;
     let to = cx.reset::<T>(first(args, outputs)?, &[count])?;
     for (i, to) in (0_i64..).zip(to) {
@@ -108,7 +133,8 @@ fn eye_like(name: &'static str, node: &Node<'_>) -> Built {
     }
     let k = node.attributes.int("k")?.unwrap_or(0);
     let element = node.attributes.int("dtype")?.map(element_of).transpose()?;
-    let facts = move |inputs: &[Option<Fact>]| one(element.unwrap_or(fact(inputs, 0)?.element), like(inputs, 0));
+    let facts =
+        move |inputs: &[Option<Fact>]| one(element.unwrap_or(fact(inputs, 0)?.element), like(inputs, 0));
     op(name, facts, move |args, outputs, _| match element.unwrap_or(args.get(0)?.element_type()) {
         ElementType::F32 => typed::<f32>(args, k, outputs),
         ElementType::F64 => typed::<f64>(args, k, outputs),

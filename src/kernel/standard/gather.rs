@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 use super::number::Number;
 use super::strided::dense;
 use super::support::{
-    Args, Built, Dims, Facts, Run, any_type, axis_of, fact, first, like, number_type, of_rank, one, op, rank, same,
+    Args, Built, Dims, Facts, Run, any_type, axis_of, fact, first, like, number_type, of_rank, one, op, rank,
+    same,
 };
 use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
 use crate::load::RunError;
@@ -17,10 +18,14 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     match name {
         "Gather" => {
             let axis = axis.unwrap_or(0);
-            op(name, move |inputs| gather_facts(inputs, axis), move |args, outputs, cx| {
-                let input = args.get(0)?;
-                any_type!(input, v => gather(args, v, axis, outputs, cx))
-            })
+            op(
+                name,
+                move |inputs| gather_facts(inputs, axis),
+                move |args, outputs, cx| {
+                    let input = args.get(0)?;
+                    any_type!(input, v => gather(args, v, axis, outputs, cx))
+                },
+            )
         }
         "GatherElements" => {
             let axis = axis.unwrap_or(0);
@@ -32,10 +37,14 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         }
         "GatherND" => {
             let batch = node.attributes.int("batch_dims")?.unwrap_or(0);
-            op(name, |inputs| of_rank(inputs, None), move |args, outputs, cx| {
-                let input = args.get(0)?;
-                any_type!(input, v => gather_nd(args, v, batch, outputs, cx))
-            })
+            op(
+                name,
+                |inputs| of_rank(inputs, None),
+                move |args, outputs, cx| {
+                    let input = args.get(0)?;
+                    any_type!(input, v => gather_nd(args, v, batch, outputs, cx))
+                },
+            )
         }
         "ScatterElements" | "Scatter" => {
             let (axis, reduction) = (axis.unwrap_or(0), Reduction::of(node)?);
@@ -47,12 +56,14 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let reduction = Reduction::of(node)?;
             op(name, same, move |args, outputs, _| scatter(args, outputs, reduction, nd_places))
         }
-        "Compress" => op(name, move |inputs| {
-            of_rank(inputs, if axis.is_none() { Some(1) } else { rank(inputs, 0) })
-        }, move |args, outputs, cx| {
-            let input = args.get(0)?;
-            any_type!(input, v => compress(args, v, axis, outputs, cx))
-        }),
+        "Compress" => op(
+            name,
+            move |inputs| of_rank(inputs, if axis.is_none() { Some(1) } else { rank(inputs, 0) }),
+            move |args, outputs, cx| {
+                let input = args.get(0)?;
+                any_type!(input, v => compress(args, v, axis, outputs, cx))
+            },
+        ),
         "OneHot" => {
             let axis = axis.unwrap_or(-1);
             let facts = |inputs: &[Option<Fact>]| {
@@ -87,12 +98,19 @@ fn indices(args: Args<'_, '_>, index: usize, mut f: impl FnMut(i64) -> Run) -> R
 fn gather_facts(inputs: &[Option<Fact>], axis: i64) -> Facts {
     let element = fact(inputs, 0)?.element;
     let (Some(dims), Some(picked)) = (like(inputs, 0), like(inputs, 1)) else { return one(element, None) };
-    let axis = axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
+    let axis =
+        axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
     let (before, after) = (dims.get(..axis).unwrap_or(&[]), dims.get(axis + 1..).unwrap_or(&[]));
     one(element, Some(before.iter().chain(&picked).chain(after).copied().collect()))
 }
 
-fn gather<T: Element>(args: Args<'_, '_>, values: &[T], axis: i64, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn gather<T: Element>(
+    args: Args<'_, '_>,
+    values: &[T],
+    axis: i64,
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let (shape, picked) = (args.get(0)?.shape(), args.get(1)?.shape());
     let axis = args.axis(axis, shape.dims().len())?;
     let (before, rest) = shape.dims().split_at_checked(axis).unwrap_or((&[], &[]));
@@ -105,7 +123,9 @@ fn gather<T: Element>(args: Args<'_, '_>, values: &[T], axis: i64, outputs: &mut
         indices(args, 1, |index| {
             let at = position(index, size).ok_or_else(|| args.fail("indices within the axis"))?;
             let from = (outer * size + at) * inner;
-            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner) else { return Ok(()) };
+            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner) else {
+                return Ok(());
+            };
             rest = after;
             match (to, values.get(from..from + inner).unwrap_or(&[])) {
                 ([to], [value]) => to.clone_from(value),
@@ -138,7 +158,9 @@ fn elements_places(args: Args<'_, '_>, axis: i64) -> Result<Vec<usize>, RunError
     let (shape, picked) = (args.get(0)?.shape(), args.get(1)?.shape());
     let axis = args.axis(axis, shape.dims().len())?;
     let fits = |(i, (a, b)): (usize, (&usize, &usize))| i == axis || b <= a;
-    if shape.dims().len() != picked.dims().len() || !shape.dims().iter().zip(picked.dims()).enumerate().all(fits) {
+    if shape.dims().len() != picked.dims().len()
+        || !shape.dims().iter().zip(picked.dims()).enumerate().all(fits)
+    {
         return Err(args.fail("indices of the shape of the data"));
     }
     let strides = dense(shape.dims());
@@ -148,7 +170,8 @@ fn elements_places(args: Args<'_, '_>, axis: i64) -> Result<Vec<usize>, RunError
     indices(args, 1, |index| {
         let index = position(index, size).ok_or_else(|| args.fail("indices within the axis"))?;
         let place = at.iter().zip(&strides).enumerate();
-        places.push(place.map(|(i, (at, s))| (if i == axis { index } else { *at }) * s.cast_unsigned()).sum());
+        places
+            .push(place.map(|(i, (at, s))| (if i == axis { index } else { *at }) * s.cast_unsigned()).sum());
         for (at, dim) in at.iter_mut().zip(picked.dims()).rev() {
             *at += 1;
             if *at < *dim {
@@ -196,7 +219,13 @@ fn nd_rows(args: Args<'_, '_>, batch: usize) -> Result<(Vec<usize>, usize), RunE
     Ok((places, inner))
 }
 
-fn gather_nd<T: Element>(args: Args<'_, '_>, values: &[T], batch: i64, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn gather_nd<T: Element>(
+    args: Args<'_, '_>,
+    values: &[T],
+    batch: i64,
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let batch = usize::try_from(batch).map_err(|_| args.fail("a number of axes"))?;
     let (shape, picked) = (args.get(0)?.shape(), args.get(1)?.shape());
     let (places, inner) = nd_rows(args, batch)?;
@@ -246,7 +275,13 @@ fn scatter(
     reduction: Reduction,
     places: impl Fn(Args<'_, '_>) -> Result<Vec<usize>, RunError>,
 ) -> Run {
-    fn place<T: Element>(args: Args<'_, '_>, values: &[T], places: &[usize], outputs: &mut [Tensor], f: impl Fn(&mut T, &T)) -> Run {
+    fn place<T: Element>(
+        args: Args<'_, '_>,
+        values: &[T],
+        places: &[usize],
+        outputs: &mut [Tensor],
+        f: impl Fn(&mut T, &T),
+    ) -> Run {
         let updates = args.values::<T>(2)?;
         if updates.len() != places.len() {
             return Err(args.fail("an update for each index"));
@@ -263,10 +298,18 @@ fn scatter(
     let places = places.as_slice();
     match reduction {
         Reduction::Replace => any_type!(input, v => place(args, v, places, outputs, Clone::clone_from)),
-        Reduction::Add => number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.plus(*x))),
-        Reduction::Mul => number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.times(*x))),
-        Reduction::Min => number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.smaller(*x))),
-        Reduction::Max => number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.larger(*x))),
+        Reduction::Add => {
+            number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.plus(*x)))
+        }
+        Reduction::Mul => {
+            number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.times(*x)))
+        }
+        Reduction::Min => {
+            number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.smaller(*x)))
+        }
+        Reduction::Max => {
+            number_type!(args, input, v => place(args, v, places, outputs, |to, x| *to = to.larger(*x)))
+        }
     }
 }
 
@@ -291,7 +334,9 @@ fn compress<T: Element>(
     let mut rest = cx.reset::<T>(first(args, outputs)?, &dims)?;
     for outer in 0..outer {
         for (at, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
-            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner) else { return Ok(()) };
+            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner) else {
+                return Ok(());
+            };
             rest = after;
             let from = (outer * size + at) * inner;
             to.clone_from_slice(values.get(from..from + inner).unwrap_or(&[]));
@@ -300,7 +345,13 @@ fn compress<T: Element>(
     Ok(())
 }
 
-fn one_hot<T: Element>(args: Args<'_, '_>, values: &[T], axis: i64, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn one_hot<T: Element>(
+    args: Args<'_, '_>,
+    values: &[T],
+    axis: i64,
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let [off, on] = values else { return Err(args.fail("two values")) };
     // Indices and depth may be of any type of numbers.
     let number = |index: usize| -> Result<Vec<f64>, RunError> {
@@ -308,7 +359,8 @@ fn one_hot<T: Element>(args: Args<'_, '_>, values: &[T], axis: i64, outputs: &mu
         number_type!(args, view, v => Ok(v.iter().map(|x| Number::to_f64(*x)).collect()))
     };
     let depth = *number(1)?.first().ok_or_else(|| args.fail("a depth"))?;
-    let depth_whole = usize::try_from(i64::from_f64(depth)).map_err(|_| args.fail("a depth that is not negative"))?;
+    let depth_whole =
+        usize::try_from(i64::from_f64(depth)).map_err(|_| args.fail("a depth that is not negative"))?;
     let shape = args.get(0)?.shape();
     let axis = args.axis(axis, shape.dims().len() + 1)?;
     let mut dims = Dims::from_slice(shape.dims());

@@ -13,17 +13,25 @@ use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
-    let constant = |index: usize| node.inputs.get(index).copied().flatten().flatten().and_then(|t| ints(t.view()));
+    let constant =
+        |index: usize| node.inputs.get(index).copied().flatten().flatten().and_then(|t| ints(t.view()));
     match name {
         "Identity" => op(name, same, |args, outputs, _| {
             copy(args.get(0)?, first(args, outputs)?);
             Ok(())
         }),
+        "Dropout" if node.inputs.get(2).copied().flatten().flatten() == Some(&Tensor::scalar(true)) => {
+            Err(BuildError::Unsupported)
+        }
         "Dropout" => dropout(name),
         "Reshape" => reshape(name, node, constant(1)),
         "Flatten" => {
             let axis = node.attributes.int("axis")?.unwrap_or(1);
-            op(name, move |inputs| flat_fact(inputs, axis), move |args, outputs, _| flatten(args, outputs, axis))
+            op(
+                name,
+                move |inputs| flat_fact(inputs, axis),
+                move |args, outputs, _| flatten(args, outputs, axis),
+            )
         }
         "Squeeze" => {
             let fixed = attribute_or(node, constant(1))?;
@@ -44,19 +52,26 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             )
         }
         "Transpose" => transpose(name, node),
-        "Expand" => op(name, |inputs| of_rank(inputs, None), |args, outputs, cx| {
-            let wanted = args.ints(1)?;
-            let wanted = unsigned(args, &wanted)?;
-            expand(args, outputs, &wanted, cx)
-        }),
+        "Expand" => op(
+            name,
+            |inputs| of_rank(inputs, None),
+            |args, outputs, cx| {
+                let wanted = args.ints(1)?;
+                let wanted = unsigned(args, &wanted)?;
+                expand(args, outputs, &wanted, cx)
+            },
+        ),
         "Tile" => op(name, |inputs| of_rank(inputs, rank(inputs, 0)), tile),
         "Shape" => shape(name, node),
-        "Size" => op(name, |_| one(ElementType::I64, Some(SmallVec::new())), |args, outputs, _| {
-            let size = i64::try_from(args.get(0)?.shape().elements()).unwrap_or(i64::MAX);
-            first(args, outputs)?.reset::<i64>(Shape::SCALAR).fill(size);
-            Ok(())
-        }),
-        "DepthToSpace" | "SpaceToDepth" => Err(BuildError::Unsupported),
+        "Size" => op(
+            name,
+            |_| one(ElementType::I64, Some(SmallVec::new())),
+            |args, outputs, _| {
+                let size = i64::try_from(args.get(0)?.shape().elements()).unwrap_or(i64::MAX);
+                first(args, outputs)?.reset::<i64>(Shape::SCALAR).fill(size);
+                Ok(())
+            },
+        ),
         _ => Err(BuildError::Unsupported),
     }
 }
@@ -126,9 +141,10 @@ fn reshape(name: &'static str, node: &Node<'_>, constant: Option<SmallVec<[i64; 
         let mut open = None;
         for (axis, size) in wanted.iter().enumerate() {
             dims.push(match size {
-                0 if !keep_zero => {
-                    *input.dims().get(axis).ok_or_else(|| args.fail("a size for an axis that the input lacks"))?
-                }
+                0 if !keep_zero => *input
+                    .dims()
+                    .get(axis)
+                    .ok_or_else(|| args.fail("a size for an axis that the input lacks"))?,
                 -1 if open.is_none() => {
                     open = Some(axis);
                     1
@@ -262,7 +278,8 @@ fn unsqueeze(args: Args<'_, '_>, outputs: &mut [Tensor], fixed: Option<&[i64]>) 
         }
     }
     let mut old = input.dims().iter();
-    let dims: Dims = added.iter().map(|new| if *new { 1 } else { old.next().copied().unwrap_or(1) }).collect();
+    let dims: Dims =
+        added.iter().map(|new| if *new { 1 } else { old.next().copied().unwrap_or(1) }).collect();
     write(args, input, &dims, outputs)
 }
 
@@ -364,13 +381,19 @@ fn shape(name: &'static str, node: &Node<'_>) -> Built {
     // Out of range means the nearest axis.
     let range = move |rank: usize| {
         let signed = i64::try_from(rank).unwrap_or(i64::MAX);
-        let clamp = |v: i64| usize::try_from(if v < 0 { v.saturating_add(signed) } else { v }.clamp(0, signed));
+        let clamp =
+            |v: i64| usize::try_from(if v < 0 { v.saturating_add(signed) } else { v }.clamp(0, signed));
         let from = clamp(start).unwrap_or(0);
         from..end.map_or(rank, |e| clamp(e).unwrap_or(rank)).max(from)
     };
     let facts = move |inputs: &[Option<Fact>]| {
-        one(ElementType::I64, Some(SmallVec::from_elem(
-            rank(inputs, 0).map_or(FactDim::Unknown, |r| FactDim::Fixed(range(r).len())), 1)))
+        one(
+            ElementType::I64,
+            Some(SmallVec::from_elem(
+                rank(inputs, 0).map_or(FactDim::Unknown, |r| FactDim::Fixed(range(r).len())),
+                1,
+            )),
+        )
     };
     op(name, facts, move |args, outputs, _| {
         let input = args.get(0)?;

@@ -30,7 +30,14 @@ enum Soft {
 
 /// Before version 13 everything from the axis on is one axis.
 fn soft(name: &'static str, node: &Node<'_>, kind: Soft) -> Built {
-    fn typed<T: SoftFloat>(args: Args<'_, '_>, values: &[T], axis: i64, merged: bool, kind: Soft, outputs: &mut [Tensor]) -> Run {
+    fn typed<T: SoftFloat>(
+        args: Args<'_, '_>,
+        values: &[T],
+        axis: i64,
+        merged: bool,
+        kind: Soft,
+        outputs: &mut [Tensor],
+    ) -> Run {
         let (shape, _, [_, mut size, mut inner]) = super::select::lanes(args, axis)?;
         if merged {
             (size, inner) = (size * inner, 1);
@@ -86,7 +93,8 @@ trait SoftFloat: Float {
             }
             Soft::Hard => {
                 let at = from.iter().position(|x| *x == most);
-                let mark = |(i, to): (usize, &mut Self)| *to = if Some(i) == at { Self::ONE } else { Self::ZERO };
+                let mark =
+                    |(i, to): (usize, &mut Self)| *to = if Some(i) == at { Self::ONE } else { Self::ZERO };
                 to.iter_mut().enumerate().for_each(mark);
             }
         }
@@ -109,7 +117,13 @@ impl SoftFloat for f64 {
 }
 
 fn layer(name: &'static str, node: &Node<'_>) -> Built {
-    fn typed<T: Float>(args: Args<'_, '_>, values: &[T], axis: i64, epsilon: f32, outputs: &mut [Tensor]) -> Run {
+    fn typed<T: Float>(
+        args: Args<'_, '_>,
+        values: &[T],
+        axis: i64,
+        epsilon: f32,
+        outputs: &mut [Tensor],
+    ) -> Run {
         let shape = args.get(0)?.shape();
         let axis = args.axis(axis, shape.dims().len())?;
         let normal: usize = shape.dims().get(axis..).unwrap_or(&[]).iter().product();
@@ -119,7 +133,11 @@ fn layer(name: &'static str, node: &Node<'_>) -> Built {
                 return Ok(None);
             }
             let values = args.values::<T>(index)?;
-            if values.len() == normal { Ok(Some(values)) } else { Err(args.fail("a scale for each element of a row")) }
+            if values.len() == normal {
+                Ok(Some(values))
+            } else {
+                Err(args.fail("a scale for each element of a row"))
+            }
         };
         let (scale, bias) = (parameter(1)?, parameter(2)?);
         let mut small: SmallVec<[usize; 8]> = shape.dims().into();
@@ -133,16 +151,18 @@ fn layer(name: &'static str, node: &Node<'_>) -> Built {
         if normal == 0 {
             return Ok(());
         }
-        let count = T::from_f64(i64::try_from(normal).unwrap_or(i64::MAX).to_f64());
+        let count = i64::try_from(normal).unwrap_or(i64::MAX).to_f64();
         let lanes = values.chunks_exact(normal).zip(to.chunks_exact_mut(normal)).take(rows);
         for (row, (from, to)) in lanes.enumerate() {
-            let mean = from.iter().fold(T::ZERO, |sum, x| sum.plus(*x)).over(count);
-            let square = |sum: T, x: &T| sum.plus(x.minus(mean).times(x.minus(mean)));
-            let variance = from.iter().fold(T::ZERO, square).over(count);
-            let inverse = T::ONE.over(variance.plus(T::of(epsilon)).sqrt());
+            // In double precision: what is left of values that lie close together is small.
+            let mean = from.iter().fold(0.0, |sum, x| sum + x.to_f64()) / count;
+            let square = |sum: f64, x: &T| sum + (x.to_f64() - mean) * (x.to_f64() - mean);
+            let variance = from.iter().fold(0.0, square) / count;
+            let inverse = 1.0 / (variance + f64::from(epsilon)).sqrt();
             for (to, x) in to.iter_mut().zip(from) {
-                *to = x.minus(mean).times(inverse);
+                *to = T::from_f64((x.to_f64() - mean) * inverse);
             }
+            let (mean, inverse) = (T::from_f64(mean), T::from_f64(inverse));
             if let Some(scale) = scale {
                 to.iter_mut().zip(scale).for_each(|(to, s)| *to = to.times(*s));
             }

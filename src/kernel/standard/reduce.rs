@@ -6,7 +6,8 @@ use super::layout::attribute_or;
 use super::number::{Float, Number};
 use super::strided::{Strides, Walk, dense};
 use super::support::{
-    Args, Built, Dims, FactDims, Run, axis_of, fact, first, float_type, ints, like, number_type, one, op, rank,
+    Args, Built, Dims, FactDims, Run, axis_of, fact, first, float_type, ints, like, number_type, one, op,
+    rank,
 };
 use crate::kernel::{BuildError, Fact, FactDim, Node};
 use crate::tensor::{DataView, Element, Shape, Tensor};
@@ -29,14 +30,18 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let input = args.get(0)?;
             match input.data() {
                 DataView::Bool(v) => reduce(args, v, axes, outputs, false, itself, |a, b| a | b, same),
-                _ => number_type!(args, input, v => reduce(args, v, axes, outputs, Number::LOWEST, itself, Number::larger, same)),
+                _ => {
+                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::LOWEST, itself, Number::larger, same))
+                }
             }
         }),
         "ReduceMin" => reduction(name, node, |args, axes, outputs| {
             let input = args.get(0)?;
             match input.data() {
                 DataView::Bool(v) => reduce(args, v, axes, outputs, true, itself, |a, b| a & b, same),
-                _ => number_type!(args, input, v => reduce(args, v, axes, outputs, Number::HIGHEST, itself, Number::smaller, same)),
+                _ => {
+                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::HIGHEST, itself, Number::smaller, same))
+                }
             }
         }),
         "ReduceL1" => reduce!(Number::ZERO, Number::magnitude, Number::plus, same),
@@ -59,7 +64,13 @@ pub(super) struct Axes {
 }
 
 impl Axes {
-    pub(super) fn new(args: Args<'_, '_>, rank: usize, axes: Option<&[i64]>, keep: bool, noop: bool) -> Result<Self, crate::load::RunError> {
+    pub(super) fn new(
+        args: Args<'_, '_>,
+        rank: usize,
+        axes: Option<&[i64]>,
+        keep: bool,
+        noop: bool,
+    ) -> Result<Self, crate::load::RunError> {
         let axes = axes.unwrap_or(&[]);
         let mut gone = SmallVec::from_elem(axes.is_empty() && !noop, rank);
         for axis in axes {

@@ -5,8 +5,8 @@ use smallvec::SmallVec;
 use super::number::Number;
 use super::strided::{self, Strides, dense};
 use super::support::{
-    Args, Built, Dims, FactDims, Facts, Run, any_type, axis_of, fact, first, ints, like, number_type, of_rank, one,
-    op, rank, same,
+    Args, Built, Dims, FactDims, Facts, Run, any_type, axis_of, fact, first, ints, like, number_type,
+    of_rank, one, op, rank, same,
 };
 use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
 use crate::load::RunError;
@@ -51,7 +51,8 @@ impl Range {
             }
             0 => return None,
             _ => {
-                let (start, end) = (from_front(start).clamp(-1, size - 1), from_front(end).clamp(-1, size - 1));
+                let (start, end) =
+                    (from_front(start).clamp(-1, size - 1), from_front(end).clamp(-1, size - 1));
                 (start, end, start - end)
             }
         };
@@ -62,7 +63,13 @@ impl Range {
 }
 
 fn slice(name: &'static str, node: &Node<'_>) -> Built {
-    fn typed<T: Element>(args: Args<'_, '_>, values: &[T], ranges: &[Range], outputs: &mut [Tensor], cx: &RunContext) -> Run {
+    fn typed<T: Element>(
+        args: Args<'_, '_>,
+        values: &[T],
+        ranges: &[Range],
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Run {
         let dims: Dims = ranges.iter().map(|r| r.count).collect();
         let from = dense(args.get(0)?.dims());
         let too_far = || args.fail("positions that fit the memory");
@@ -86,7 +93,8 @@ fn slice(name: &'static str, node: &Node<'_>) -> Built {
         ]),
         false => None,
     };
-    let constant = |index: usize| node.inputs.get(index).copied().flatten().flatten().and_then(|t| ints(t.view()));
+    let constant =
+        |index: usize| node.inputs.get(index).copied().flatten().flatten().and_then(|t| ints(t.view()));
     let absent = |index: usize| node.inputs.get(index).copied().flatten().is_none();
     let known = match &attributes {
         Some([starts, ends, axes]) => Some((starts.clone(), ends.clone(), axes.clone(), SmallVec::new())),
@@ -102,13 +110,16 @@ fn slice(name: &'static str, node: &Node<'_>) -> Built {
             return of_rank(inputs, rank(inputs, 0));
         };
         for (i, (start, end)) in starts.iter().zip(ends).enumerate() {
-            let axis = axes.get(i).copied().or_else(|| i64::try_from(i).ok()).and_then(|a| axis_of(a, dims.len()));
+            let axis =
+                axes.get(i).copied().or_else(|| i64::try_from(i).ok()).and_then(|a| axis_of(a, dims.len()));
             let step = steps.get(i).copied().unwrap_or(1);
             let Some(dim) = axis.and_then(|a| dims.get_mut(a)) else {
                 return Err(BuildError::invalid("an axis that the tensor does not have"));
             };
             *dim = match *dim {
-                FactDim::Fixed(n) => Range::new(*start, *end, step, n).map_or(FactDim::Unknown, |r| FactDim::Fixed(r.count)),
+                FactDim::Fixed(n) => {
+                    Range::new(*start, *end, step, n).map_or(FactDim::Unknown, |r| FactDim::Fixed(r.count))
+                }
                 same if *start == 0 && *end >= i64::from(i32::MAX) && step == 1 => same,
                 _ => FactDim::Unknown,
             };
@@ -136,7 +147,8 @@ fn slice(name: &'static str, node: &Node<'_>) -> Built {
             let axis = args.axis(axis, input.dims().len())?;
             let step = steps.as_ref().and_then(|s| s.get(i)).copied().unwrap_or(1);
             let size = input.dims().get(axis).copied().unwrap_or(0);
-            let range = Range::new(*start, *end, step, size).ok_or_else(|| args.fail("a step that is not zero"))?;
+            let range =
+                Range::new(*start, *end, step, size).ok_or_else(|| args.fail("a step that is not zero"))?;
             ranges.get_mut(axis).into_iter().for_each(|r| *r = range);
         }
         any_type!(input, v => typed(args, v, &ranges, outputs, cx))
@@ -152,7 +164,13 @@ fn around(dims: &[usize], axis: usize) -> (usize, usize) {
 }
 
 fn split(name: &'static str, node: &Node<'_>) -> Built {
-    fn typed<T: Element>(args: Args<'_, '_>, values: &[T], axis: usize, sizes: &[usize], outputs: &mut [Tensor]) -> Run {
+    fn typed<T: Element>(
+        args: Args<'_, '_>,
+        values: &[T],
+        axis: usize,
+        sizes: &[usize],
+        outputs: &mut [Tensor],
+    ) -> Run {
         let shape = args.get(0)?.shape();
         let (outer, inner) = around(shape.dims(), axis);
         let row = shape.dims().get(axis).copied().unwrap_or(0) * inner;
@@ -192,7 +210,8 @@ fn split(name: &'static str, node: &Node<'_>) -> Built {
         let Some(dims) = like(inputs, 0) else {
             return Ok(SmallVec::from_elem(Fact { element, dims: None }, count));
         };
-        let at = axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
+        let at =
+            axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
         let sizes = |index: usize| match (&known, dims.get(at)) {
             (Some(known), _) => known.get(index).and_then(|n| usize::try_from(*n).ok()),
             (None, Some(FactDim::Fixed(n))) if !given_later => equal(*n).get(index).copied(),
@@ -224,7 +243,13 @@ fn split(name: &'static str, node: &Node<'_>) -> Built {
 }
 
 fn concat(name: &'static str, node: &Node<'_>) -> Built {
-    fn typed<T: Element>(args: Args<'_, '_>, _: &[T], axis: usize, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+    fn typed<T: Element>(
+        args: Args<'_, '_>,
+        _: &[T],
+        axis: usize,
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Run {
         let mut dims = Dims::from_slice(args.get(0)?.dims());
         let mut total = 0_usize;
         for index in 0..args.inputs.len() {
@@ -247,7 +272,9 @@ fn concat(name: &'static str, node: &Node<'_>) -> Built {
             for index in 0..args.inputs.len() {
                 let (values, view) = (args.values::<T>(index)?, args.get(index)?);
                 let block = view.dims().get(axis).copied().unwrap_or(0) * inner;
-                let Some((part, after)) = std::mem::take(&mut rest).split_at_mut_checked(block) else { break };
+                let Some((part, after)) = std::mem::take(&mut rest).split_at_mut_checked(block) else {
+                    break;
+                };
                 rest = after;
                 let from = values.get(at * block..(at + 1) * block).unwrap_or(&[]);
                 match (part, from) {
@@ -263,7 +290,8 @@ fn concat(name: &'static str, node: &Node<'_>) -> Built {
     let facts = move |inputs: &[Option<Fact>]| {
         let element = fact(inputs, 0)?.element;
         let Some(mut dims) = like(inputs, 0) else { return one(element, None) };
-        let at = axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
+        let at =
+            axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
         let mut total = Some(0_usize);
         for index in 0..inputs.len() {
             let Some(other) = like(inputs, index) else { return one(element, Some(unknown(dims.len()))) };
@@ -275,7 +303,9 @@ fn concat(name: &'static str, node: &Node<'_>) -> Built {
                     (_, FactDim::Fixed(n)) if i == at => total = total.and_then(|t| t.checked_add(*n)),
                     _ if i == at => total = None,
                     (FactDim::Fixed(a), FactDim::Fixed(b)) if a != *b => {
-                        return Err(BuildError::invalid(format!("sizes {a} and {b} along an axis that is not joined")));
+                        return Err(BuildError::invalid(format!(
+                            "sizes {a} and {b} along an axis that is not joined"
+                        )));
                     }
                     (FactDim::Fixed(_), _) => {}
                     (_, FactDim::Fixed(n)) => *dim = FactDim::Fixed(*n),
@@ -307,7 +337,8 @@ fn trilu<T: Number>(args: Args<'_, '_>, values: &[T], upper: bool, outputs: &mut
         return Ok(());
     }
     for (to, from) in to.chunks_exact_mut(rows * columns).zip(values.chunks_exact(rows * columns)) {
-        for ((row, to), from) in (0_i64..).zip(to.chunks_exact_mut(*columns)).zip(from.chunks_exact(*columns)) {
+        for ((row, to), from) in (0_i64..).zip(to.chunks_exact_mut(*columns)).zip(from.chunks_exact(*columns))
+        {
             for ((column, to), from) in (0_i64..).zip(to).zip(from) {
                 let above = column.saturating_sub(row);
                 let kept = if upper { above >= k } else { above <= k };
@@ -327,7 +358,13 @@ fn pad(name: &'static str, node: &Node<'_>) -> Built {
         Reflect,
         Wrap,
     }
-    fn typed<T: Element>(args: Args<'_, '_>, values: &[T], mode: Mode, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+    fn typed<T: Element>(
+        args: Args<'_, '_>,
+        values: &[T],
+        mode: Mode,
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Run {
         let shape = args.get(0)?.shape();
         let pads = args.ints(1)?;
         let rank = shape.dims().len();
@@ -346,7 +383,13 @@ fn pad(name: &'static str, node: &Node<'_>) -> Built {
             let sum = i64::try_from(*dim).ok()?.checked_add(*b)?.checked_add(*a)?;
             usize::try_from(sum).ok()
         };
-        let dims: Dims = shape.dims().iter().zip(&before).zip(&after).map(wide).collect::<Option<_>>()
+        let dims: Dims = shape
+            .dims()
+            .iter()
+            .zip(&before)
+            .zip(&after)
+            .map(wide)
+            .collect::<Option<_>>()
             .ok_or_else(|| args.fail("sizes that are not negative"))?;
         let fill = match args.maybe(2) {
             Some(_) => args.values::<T>(2)?.first().cloned().unwrap_or_default(),

@@ -244,7 +244,10 @@ pub(super) fn broadcast_fact(
         };
         let rank = so_far.len().max(dims.len());
         let aligned = |dims: &FactDims, axis: usize| {
-            (axis + dims.len()).checked_sub(rank).and_then(|i| dims.get(i).copied()).unwrap_or(FactDim::Fixed(1))
+            (axis + dims.len())
+                .checked_sub(rank)
+                .and_then(|i| dims.get(i).copied())
+                .unwrap_or(FactDim::Fixed(1))
         };
         let mut joined = FactDims::new();
         for axis in 0..rank {

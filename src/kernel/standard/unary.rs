@@ -29,7 +29,9 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             floats!(|x| Float::through_f64(x, $f))
         };
     }
-    let float = |attribute: &str, default: f32| -> Result<f32, BuildError> { Ok(node.attributes.float(attribute)?.unwrap_or(default)) };
+    let float = |attribute: &str, default: f32| -> Result<f32, BuildError> {
+        Ok(node.attributes.float(attribute)?.unwrap_or(default))
+    };
     match name {
         "Abs" => numbers!(magnitude),
         "Neg" => numbers!(negated),
