@@ -53,6 +53,9 @@ pub(crate) struct Planned {
     pub(crate) outputs: Vec<usize>,
 }
 
+/// A kernel, and what is known of its outputs as far as something is.
+type Known = (Box<dyn Kernel>, Vec<Option<Fact>>);
+
 /// A program in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -116,11 +119,7 @@ impl Draft {
     }
 
     /// The kernel of a node that reads these values, and what is known of its outputs.
-    pub(crate) fn kernel(
-        &self,
-        node: &NodeParts,
-        inputs: &[Option<usize>],
-    ) -> Result<(Box<dyn Kernel>, Vec<Option<Fact>>), ProgramError> {
+    pub(crate) fn kernel(&self, node: &NodeParts, inputs: &[Option<usize>]) -> Result<Known, ProgramError> {
         let given: Vec<_> =
             inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
         let kernel = kernel::build(&Node {
@@ -310,9 +309,10 @@ impl Draft {
             .collect::<Option<_>>()?;
         let mut outputs = vec![Tensor::default(); node.outputs.len()];
         // A `Constant` is a value of the file, not one that a few bytes blow up to.
-        let cx = match node.is("Constant") {
-            true => RunContext::default(),
-            false => RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR },
+        let cx = if node.is("Constant") {
+            RunContext::default()
+        } else {
+            RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR }
         };
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
@@ -391,9 +391,8 @@ impl Layout {
 
     fn program(self, draft: Draft, inputs: usize) -> Program {
         let step = |planned: &Planned| -> (SmallVec<[Source; 4]>, SmallVec<[usize; 2]>) {
-            let source = |(index, value): (usize, &Option<usize>)| match planned.kernel.absorbs(index) {
-                true => Source::Absent,
-                false => self.source(*value),
+            let source = |(index, value): (usize, &Option<usize>)| {
+                if planned.kernel.absorbs(index) { Source::Absent } else { self.source(*value) }
             };
             let slot = |value: &usize| match self.source(Some(*value)) {
                 Source::Slot(slot) => Some(slot),

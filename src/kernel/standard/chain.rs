@@ -86,7 +86,7 @@ impl WithSimd for Pass<'_> {
                     Link::Sub(row) => apply(to, row, |x, c| x - c),
                     Link::Mul(row) => apply(to, row, |x, c| x * c),
                     Link::Div(row) => apply(to, row, |x, c| x / c),
-                    Link::Relu => to.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+                    Link::Relu => apply(to, &[0.0], |x, zero| if x < zero { zero } else { x }),
                 }
             }
         }
@@ -96,8 +96,12 @@ impl WithSimd for Pass<'_> {
 #[inline(always)]
 fn apply(to: &mut [f32], row: &[f32], f: impl Fn(f32, f32) -> f32) {
     if let [one] = row {
-        to.iter_mut().for_each(|x| *x = f(*x, *one));
+        for x in to {
+            *x = f(*x, *one);
+        }
     } else {
-        to.iter_mut().zip(row).for_each(|(x, c)| *x = f(*x, *c));
+        for (x, c) in to.iter_mut().zip(row) {
+            *x = f(*x, *c);
+        }
     }
 }

@@ -192,12 +192,17 @@ impl WithSimd for Multiply<'_> {
 fn activate(values: &mut [f32], activation: Activation) {
     match activation {
         Activation::None => {}
-        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::LeakyRelu(slope) => {
-            values.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * slope } else { *x });
-        }
-        Activation::Sigmoid => values.iter_mut().for_each(|x| *x = vector::sigmoid_one(*x)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = vector::tanh_one(*x)),
+        Activation::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu(slope) => each(values, |x| if x < 0.0 { x * slope } else { x }),
+        Activation::Sigmoid => each(values, vector::sigmoid_one),
+        Activation::Tanh => each(values, vector::tanh_one),
+    }
+}
+
+#[inline(always)]
+fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in values {
+        *x = f(*x);
     }
 }
 
@@ -290,6 +295,7 @@ impl<S: Simd> Cell<'_, S> {
     /// `R` rows times `P` panels.
     #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "constant bounds, or slices cut to the length of the loop")]
+    #[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
     fn compute<const R: usize, const P: usize, const V: usize>(
         &mut self,
         row: usize,

@@ -118,9 +118,10 @@ fn dropout(name: &'static str) -> Built {
 
 fn reshape(name: &'static str, node: &Node<'_>, constant: Option<SmallVec<[i64; 8]>>) -> Built {
     let keep_zero = node.attributes.int("allowzero")?.unwrap_or(0) != 0;
-    let fixed: Option<SmallVec<[i64; 8]>> = match node.attributes.contains("shape") {
-        true => Some(node.attributes.ints("shape")?.iter().copied().collect()),
-        false => constant,
+    let fixed: Option<SmallVec<[i64; 8]>> = if node.attributes.contains("shape") {
+        Some(node.attributes.ints("shape")?.iter().copied().collect())
+    } else {
+        constant
     };
     let known = fixed.clone();
     let facts = move |inputs: &[Option<Fact>]| {

@@ -10,6 +10,9 @@ use crate::kernel::program::NodeParts;
 use crate::kernel::{Attributes, BuildError, Fact, FactDim, Node, RunContext};
 use crate::tensor::{Tensor, TensorView};
 
+/// An input as [`Node`] states it: absent, a constant, or something that comes at run time.
+type Given<'a> = Option<Option<&'a Tensor>>;
+
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     match name {
@@ -19,7 +22,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     }
 }
 
-fn constant<'a>(inputs: &[Option<Option<&'a Tensor>>], index: usize) -> Option<&'a Tensor> {
+fn constant<'a>(inputs: &[Given<'a>], index: usize) -> Option<&'a Tensor> {
     inputs.get(index).copied().flatten().flatten()
 }
 
@@ -36,10 +39,7 @@ fn matmul(name: &'static str, node: &Node<'_>) -> Built {
 }
 
 /// The layer that a `Gemm` or `MatMul` is, where its weights are constant.
-pub(crate) fn layer(
-    node: &NodeParts,
-    inputs: &[Option<Option<&Tensor>>],
-) -> Result<Option<Dense>, BuildError> {
+pub(crate) fn layer(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Dense>, BuildError> {
     if node.operator == "MatMul" {
         return Ok(constant(inputs, 1).and_then(plain_layer));
     }
@@ -78,6 +78,7 @@ fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
 }
 
 /// The product of matrices, or of stacks of them.
+#[expect(clippy::many_single_char_names, reason = "what the sizes of a product are called")]
 fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &RunContext) -> Run {
     let b = args.values::<T>(1)?;
     let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
@@ -202,7 +203,7 @@ fn gemm(name: &'static str, node: &Node<'_>) -> Built {
 }
 
 /// Gemm with constant weights, and no addend or a constant one that is a row.
-fn gemm_layer(inputs: &[Option<Option<&Tensor>>], form: Form) -> Option<Dense> {
+fn gemm_layer(inputs: &[Given<'_>], form: Form) -> Option<Dense> {
     let weights = constant(inputs, 1).filter(|_| !form.a_transposed)?;
     let ([rows, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
     let shape = if form.b_transposed { (*columns, *rows) } else { (*rows, *columns) };
@@ -226,6 +227,7 @@ fn gemm_layer(inputs: &[Option<Option<&Tensor>>], form: Form) -> Option<Dense> {
     Some(layer)
 }
 
+#[expect(clippy::many_single_char_names, reason = "what the sizes of a product are called")]
 fn general<T: Number>(
     args: Args<'_, '_>,
     a: &[T],
@@ -255,7 +257,9 @@ fn general<T: Number>(
             let c = args.values::<T>(2)?;
             super::strided::copy(c, 0, &dims, &stretched(addend.dims(), &dims), to);
             if beta.to_bits() != 1.0_f32.to_bits() {
-                to.iter_mut().for_each(|to| *to = T::from_f64(to.to_f64() * f64::from(beta)));
+                for to in &mut *to {
+                    *to = T::from_f64(to.to_f64() * f64::from(beta));
+                }
             }
         }
     }

@@ -81,10 +81,14 @@ trait SoftFloat: Float {
         let most = from.iter().fold(Self::LOWEST, |most, x| most.larger(*x));
         match kind {
             Soft::Plain => {
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = x.minus(most));
+                for (to, x) in to.iter_mut().zip(from) {
+                    *to = x.minus(most);
+                }
                 Self::exps_in_place(to);
                 let sum = to.iter().fold(Self::ZERO, |sum, x| sum.plus(*x));
-                to.iter_mut().for_each(|to| *to = to.over(sum));
+                for to in to {
+                    *to = to.over(sum);
+                }
             }
             Soft::Log => {
                 let sum = from.iter().fold(Self::ZERO, |sum, x| sum.plus(x.minus(most).exp()));
@@ -112,7 +116,9 @@ impl SoftFloat for f32 {
 
 impl SoftFloat for f64 {
     fn exps_in_place(values: &mut [Self]) {
-        values.iter_mut().for_each(|x| *x = x.exp());
+        for x in values {
+            *x = x.exp();
+        }
     }
 }
 
