@@ -1,7 +1,7 @@
 //! Picking elements by their place.
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, IntoTValue, OutletId, TVec, TypedFact, bail, dispatch_datum, tensor0, tract_core, tract_ndarray, tvec,
+    AxisOp, Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TVec, TypedFact, bail, f16, dispatch_datum, tensor0, tract_core, tract_ndarray, tvec,
 };
 use super::super::graph::Node;
 use super::computed::Computed;
@@ -154,7 +154,7 @@ fn one_hot(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let all: Vec<i64> = (0..depth).collect();
     let all = tract_ndarray::ArrayD::from_shape_vec(shape, all).map_err(|e| invalid(e.to_string()))?;
     let all = w.tensor(EngineTensor::from(all))?;
-    let hit = w.one(logic::comp_eq(), &[places, all])?;
+    let hit = w.one(super::logic::comparison(logic::comp_eq()), &[places, all])?;
     let (on, off) = (w.with_rank(on, rank + 1)?, w.with_rank(off, rank + 1)?);
     Ok(tvec!(w.one(logic::Iff, &[hit, on, off])?))
 }

@@ -8,12 +8,12 @@ use tract_core::ops::logic;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
-        "Equal" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_eq(), &[a, b])),
-        "NotEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_ne(), &[a, b])),
-        "Less" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_lt(), &[a, b])),
-        "LessEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_lte(), &[a, b])),
-        "Greater" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_gt(), &[a, b])),
-        "GreaterEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(logic::comp_gte(), &[a, b])),
+        "Equal" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_eq()), &[a, b])),
+        "NotEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_ne()), &[a, b])),
+        "Less" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_lt()), &[a, b])),
+        "LessEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_lte()), &[a, b])),
+        "Greater" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_gt()), &[a, b])),
+        "GreaterEqual" => |w, _, i| compare(w, i, |w, a, b| w.one(comparison(logic::comp_gte()), &[a, b])),
         "LogicalAnd" => |w, _, i| {
             let (a, b) = two(i)?;
             Ok(tvec!(w.binary(logic::and(), a, b)?))
@@ -36,6 +36,11 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "Switch" => |_, _, i| Ok(tvec!(first(i)?, first(i)?)),
         _ => return None,
     })
+}
+
+/// A comparison as an operator of the network.
+pub(super) fn comparison(op: Box<dyn tract_core::ops::binary::BinMiniOp>) -> tract_core::ops::binary::TypedBinOp {
+    tract_core::ops::binary::TypedBinOp(op, None)
 }
 
 fn compare(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::super::api::{
-    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TractResult, TypedFact, bail, tvec,
+    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TractResult, TypedFact, bail, f16, tvec,
 };
 use super::super::graph::Node;
 use super::computed::Computed;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, OutletId, SpecialOps, TDim, TVec, TValue, TractResult, TypedFact, TypedModel,
+    AxisOp, Datum, DatumType, EngineTensor, IntoTensor, OutletId, SpecialOps, TDim, TVec, TValue, TractResult, TypedFact, TypedModel,
     TypedOp, tensor0, tract_core, tvec,
 };
 use super::WiringError;
