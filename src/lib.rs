@@ -1,8 +1,4 @@
 //! Score Kafka events in process with a model that changes while the consumer runs.
-#![forbid(unsafe_code)]
-#![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
-#![warn(clippy::pedantic)]
-#![deny(clippy::await_holding_lock)]
 #![cfg_attr(
     not(test),
     warn(
@@ -15,10 +11,36 @@
     )
 )]
 
+mod error;
+mod features;
+mod index;
 mod kernel;
 pub mod load;
+mod models;
+mod plan;
+pub mod publish;
+mod release;
+mod scorer;
 mod signature;
+mod slot;
+mod status;
 mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod topic;
+mod updater;
+mod verify;
+pub mod wire;
 
+pub use error::{Error, ErrorKind};
+pub use features::{Bound, Features, Inputs, NamedTensors, Rows};
+pub use models::{ModelScorer, Models, StatusWatch, Subscription};
+pub use release::{
+    Artifact, DigestError, Interface, MAX_NAME, ModelName, NameError, Position, Previous, Release,
+    Sha256Digest,
+};
+pub use scorer::{PredictError, Prediction, Provenance, Scorer, Snapshot};
 pub use signature::{Dim, Labels, Signature, SignatureMismatch, TensorSpec};
+pub use status::{Activity, Announced, LiveStatus, ModelStatus, Rejected, Status, TopicState};
 pub use tensor::{DataView, Element, ElementType, MAX_RANK, Shape, ShapeError, Tensor, TensorView};
+pub use verify::{Rejection, Stage};

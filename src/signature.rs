@@ -106,7 +106,7 @@ impl fmt::Display for Signature {
 pub struct TensorSpec {
     name: Arc<str>,
     element: ElementType,
-    dims: Option<Vec<Dim>>,
+    dims: Option<Arc<[Dim]>>,
     labels: Option<Arc<Labels>>,
 }
 
@@ -114,7 +114,7 @@ impl TensorSpec {
     /// A tensor of this name, type and shape.
     #[must_use]
     pub fn new(name: &str, element: ElementType, dims: &[Dim]) -> Self {
-        Self { name: name.into(), element, dims: Some(dims.to_vec()), labels: None }
+        Self { name: name.into(), element, dims: Some(dims.into()), labels: None }
     }
 
     /// A tensor of which not even the number of dimensions is known; some TensorFlow files say no
@@ -197,7 +197,7 @@ impl TensorSpec {
 
     fn agrees(&self, other: &Self) -> bool {
         let dims_agree = match (&self.dims, &other.dims) {
-            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.agrees(*b)),
+            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.agrees(*b)),
             _ => true,
         };
         self.element == other.element && dims_agree

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::BuildError;
+use super::program::GraphParts;
 use crate::tensor::Tensor;
 
 /// The value of an attribute.
@@ -15,6 +16,8 @@ pub(crate) enum Attribute {
     Ints(Vec<i64>),
     Floats(Vec<f32>),
     Strings(Vec<String>),
+    /// The body of If, Loop and Scan.
+    Graph(Box<GraphParts>),
 }
 
 /// The attributes of a node by name. An accessor answers the absent value where there is no such
@@ -46,6 +49,10 @@ impl Attributes {
         self.values.contains_key(name)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Attribute)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
@@ -64,6 +71,20 @@ impl Attributes {
         /// Empty where absent.
         strings, Strings, &'a [String], v => v.as_slice());
 
+    accessor!(graph, Graph, Option<&'a GraphParts>, v => Some(v.as_ref()));
+
+    /// All graphs among the values.
+    pub(crate) fn graphs(&self) -> impl Iterator<Item = &GraphParts> {
+        self.values.values().filter_map(|v| if let Attribute::Graph(g) = v { Some(g.as_ref()) } else { None })
+    }
+
+    /// All graphs among the values, to be changed.
+    pub(crate) fn graphs_mut(&mut self) -> impl Iterator<Item = &mut GraphParts> {
+        self.values
+            .values_mut()
+            .filter_map(|v| if let Attribute::Graph(g) = v { Some(g.as_mut()) } else { None })
+    }
+
     fn wrong_type(&self, name: &str, expected: &str) -> BuildError {
         let found = match self.values.get(name) {
             Some(Attribute::Int(_)) => "Int",
@@ -73,6 +94,7 @@ impl Attributes {
             Some(Attribute::Ints(_)) => "Ints",
             Some(Attribute::Floats(_)) => "Floats",
             Some(Attribute::Strings(_)) => "Strings",
+            Some(Attribute::Graph(_)) => "Graph",
             None => "none",
         };
         BuildError::invalid(format!("attribute `{name}`: expected {expected}, found {found}"))

@@ -15,9 +15,11 @@ use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
 
 pub(crate) mod attributes;
 pub(crate) use attributes::{Attribute, Attributes};
+pub(crate) mod fuse;
 pub(crate) mod ml;
 pub(crate) mod program;
 pub(crate) mod standard;
+pub(crate) mod transform;
 pub(crate) mod tree;
 
 /// The kernel of a node, or [`BuildError::Unsupported`] where it is no operator that is computed
@@ -51,6 +53,12 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     /// The class labels of the last dimension of output `index`, where the operator knows them.
     fn labels(&self, _index: usize) -> Option<Labels> {
         None
+    }
+
+    /// True where the kernel holds a form of its own of this input, a constant, and does not need it
+    /// to be given: a [`Program`](program::Program) then drops the constant and passes `None`.
+    fn absorbs(&self, _input: usize) -> bool {
+        false
     }
 
     /// The bytes that the operator's own parameters take.

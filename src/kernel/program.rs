@@ -1,5 +1,230 @@
 //! A graph that has nothing but kernels, run in one pass.
 
-/// A sequence of kernels over numbered tensors.
+use smallvec::SmallVec;
+
+use super::{Fact, Kernel, RunContext};
+use crate::load::RunError;
+use crate::signature::Labels;
+use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
+
+mod compile;
+pub(crate) use compile::Draft;
+mod parts;
+pub(crate) use parts::{GraphParts, InputParts, NodeParts, ProgramError};
+
+/// A sequence of kernels over numbered tensors. Immutable: any number of threads share it, each
+/// with a [`Scratch`] of its own.
 #[derive(Debug)]
-pub(crate) struct Program;
+pub(crate) struct Program {
+    steps: Vec<Step>,
+    constants: Vec<Tensor>,
+    /// How many tensors a run needs to hold at once.
+    slots: usize,
+    /// How many inputs it wants.
+    inputs: usize,
+    outputs: Vec<Output>,
+}
+
+/// One kernel, where its inputs come from and its outputs go to.
+#[derive(Debug)]
+struct Step {
+    kernel: Box<dyn Kernel>,
+    inputs: SmallVec<[Source; 4]>,
+    /// Slots.
+    outputs: SmallVec<[usize; 2]>,
+}
+
+/// Where a tensor lies while the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Absent,
+    Input(usize),
+    Constant(usize),
+    Slot(usize),
+}
+
+/// An output of the program.
+#[derive(Debug)]
+struct Output {
+    source: Source,
+    fact: Option<Fact>,
+    labels: Option<Labels>,
+}
+
+/// The tensors of one run, kept for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    slots: Vec<Tensor>,
+    /// The outputs of the step that runs; they are swapped in and out of `slots`.
+    active: Vec<Tensor>,
+}
+
+impl Program {
+    /// Makes a program of what the outputs need of a graph.
+    pub(crate) fn build(parts: GraphParts) -> Result<Self, ProgramError> {
+        compile::compile(parts)
+    }
+
+    /// Runs all steps. `inputs` has one tensor for each input of the graph, in its order.
+    pub(crate) fn run(
+        &self,
+        scratch: &mut Scratch,
+        inputs: &[TensorView<'_>],
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
+        if inputs.len() != self.inputs {
+            return Err(RunError::Operator { operator: "the graph", expected: "one tensor an input" });
+        }
+        if scratch.slots.len() < self.slots {
+            scratch.slots.resize_with(self.slots, Tensor::default);
+        }
+        self.steps.iter().try_for_each(|step| self.run_step(step, scratch, inputs, cx))
+    }
+
+    fn run_step(
+        &self,
+        step: &Step,
+        scratch: &mut Scratch,
+        inputs: &[TensorView<'_>],
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
+        let Scratch { slots, active } = scratch;
+        if active.len() < step.outputs.len() {
+            active.resize_with(step.outputs.len(), Tensor::default);
+        }
+        let active = active.get_mut(..step.outputs.len()).unwrap_or(&mut []);
+        swap_outputs(slots, active, &step.outputs);
+        let arguments: SmallVec<[Option<TensorView<'_>>; 6]> = step
+            .inputs
+            .iter()
+            .map(|source| match *source {
+                Source::Absent => None,
+                Source::Input(i) => inputs.get(i).copied(),
+                Source::Constant(i) => self.constants.get(i).map(Tensor::view),
+                Source::Slot(i) => slots.get(i).map(Tensor::view),
+            })
+            .collect();
+        let done = step.kernel.run(&arguments, active, cx);
+        drop(arguments);
+        swap_outputs(slots, active, &step.outputs);
+        done
+    }
+
+    /// How many outputs there are.
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Output `index` of the last run with this scratch and these inputs.
+    pub(crate) fn output<'a>(
+        &'a self,
+        scratch: &'a Scratch,
+        inputs: &[TensorView<'a>],
+        index: usize,
+    ) -> Option<TensorView<'a>> {
+        match self.outputs.get(index)?.source {
+            Source::Absent => None,
+            Source::Input(i) => inputs.get(i).copied(),
+            Source::Constant(i) => self.constants.get(i).map(Tensor::view),
+            Source::Slot(i) => scratch.slots.get(i).map(Tensor::view),
+        }
+    }
+
+    /// [`Program::run`], and all outputs into `outputs`, as many as there are. The memory that they
+    /// bring goes to the scratch in exchange.
+    pub(crate) fn run_to(
+        &self,
+        scratch: &mut Scratch,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
+        self.run(scratch, inputs, cx)?;
+        for (i, (output, to)) in self.outputs.iter().zip(outputs.iter_mut()).enumerate() {
+            match output.source {
+                // The last output that lies in a slot takes it; those before it have copied.
+                Source::Slot(slot)
+                    if !self.outputs.iter().skip(i + 1).any(|o| o.source == Source::Slot(slot)) =>
+                {
+                    if let Some(from) = scratch.slots.get_mut(slot) {
+                        std::mem::swap(from, to);
+                    }
+                }
+                _ => {
+                    if let Some(from) = self.output(scratch, inputs, i) {
+                        copy(from, to);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of output `index` before a run. [`FactDim::Like`](super::FactDim::Like) names
+    /// an input of the graph.
+    pub(crate) fn fact(&self, index: usize) -> Option<&Fact> {
+        self.outputs.get(index)?.fact.as_ref()
+    }
+
+    /// The class labels of the last dimension of output `index`, where an operator told them.
+    pub(crate) fn labels(&self, index: usize) -> Option<&Labels> {
+        self.outputs.get(index)?.labels.as_ref()
+    }
+
+    /// The bytes that constants and kernels take.
+    pub(crate) fn memory(&self) -> usize {
+        let constants: usize = self.constants.iter().map(|c| bytes(c.view())).sum();
+        let kernels: usize = self.steps.iter().map(|s| s.kernel.memory()).sum();
+        constants + kernels
+    }
+
+    /// The number of kernels that a run calls.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.len()
+    }
+}
+
+/// Replaces what `to` holds by a copy; the memory of `to` is used again.
+pub(crate) fn copy(from: TensorView<'_>, to: &mut Tensor) {
+    fn fill<T: Element>(values: &[T], from: TensorView<'_>, to: &mut Tensor) {
+        to.reset::<T>(from.shape()).clone_from_slice(values);
+    }
+    match from.data() {
+        DataView::F32(v) => fill(v, from, to),
+        DataView::F64(v) => fill(v, from, to),
+        DataView::I8(v) => fill(v, from, to),
+        DataView::I16(v) => fill(v, from, to),
+        DataView::I32(v) => fill(v, from, to),
+        DataView::I64(v) => fill(v, from, to),
+        DataView::U8(v) => fill(v, from, to),
+        DataView::U16(v) => fill(v, from, to),
+        DataView::U32(v) => fill(v, from, to),
+        DataView::U64(v) => fill(v, from, to),
+        DataView::Bool(v) => fill(v, from, to),
+        DataView::String(v) => fill(v, from, to),
+    }
+}
+
+/// The bytes that the elements take.
+pub(crate) fn bytes(tensor: TensorView<'_>) -> usize {
+    let each = match tensor.element_type() {
+        ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
+        ElementType::I16 | ElementType::U16 => 2,
+        ElementType::F32 | ElementType::I32 | ElementType::U32 => 4,
+        ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
+        ElementType::String => size_of::<String>(),
+    };
+    let text = match tensor.data() {
+        DataView::String(values) => values.iter().map(String::capacity).sum(),
+        _ => 0,
+    };
+    tensor.shape().elements() * each + text
+}
+
+fn swap_outputs(slots: &mut [Tensor], active: &mut [Tensor], outputs: &[usize]) {
+    for (tensor, slot) in active.iter_mut().zip(outputs) {
+        if let Some(slot) = slots.get_mut(*slot) {
+            std::mem::swap(slot, tensor);
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use smallvec::SmallVec;
 
-use super::api::{DatumType, SymbolScope, SymbolValues, TDim, TVec, TValue, ToDim, TypedModel};
+use super::api::{DatumType, SymbolScope, SymbolValues, TDim, TValue, TVec, ToDim, TypedModel};
 use super::convert::{element_type, from_engine, to_engine};
 use super::plan::{Plan, widest_step};
 use super::trial::{self, Trial};
@@ -94,7 +94,8 @@ impl TractModel {
         let has_open = inputs.iter().any(|i| i.dims().is_none_or(|d| d.iter().any(|d| d.fixed().is_none())));
         if has_open && others.is_empty() {
             // It answers for one row and for no other batch: the file leaves open what it fixes.
-            let pinned: Vec<_> = inputs.iter().zip(&first.trial.shapes).map(|(i, s)| trial::pinned(i, *s)).collect();
+            let pinned: Vec<_> =
+                inputs.iter().zip(&first.trial.shapes).map(|(i, s)| trial::pinned(i, *s)).collect();
             return Self::build(blueprint, &pinned, outputs, budget);
         }
         let symbolic = if has_open { trials.symbolic(&first, &others) } else { None };
@@ -207,7 +208,8 @@ impl Model for TractModel {
     }
 
     fn memory(&self) -> usize {
-        let plans = self.concrete.read().map_or(0, |plans| plans.len()) + usize::from(self.symbolic.is_some());
+        let plans =
+            self.concrete.read().map_or(0, |plans| plans.len()) + usize::from(self.symbolic.is_some());
         self.const_bytes.saturating_mul(plans)
     }
 
@@ -246,15 +248,18 @@ impl Trials<'_> {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(refused.unwrap_or_else(|| LoadError::Engine("an input has more than eight dimensions".to_owned())))
+        Err(refused
+            .unwrap_or_else(|| LoadError::Engine("an input has more than eight dimensions".to_owned())))
     }
 
     /// The answers for another batch, and for another size of the other open dimensions.
     fn others(&self, first: &Answered) -> Vec<Answered> {
         let batch = self.inputs.iter().any(trial::has_open_batch);
         let sizes: Vec<_> = trial::trials(self.inputs, if batch { trial::OTHER_BATCH } else { 1 }).collect();
-        let (differing, same): (Vec<_>, Vec<_>) =
-            sizes.into_iter().filter(|t| t.shapes != first.trial.shapes).partition(|t| t.open != first.trial.open);
+        let (differing, same): (Vec<_>, Vec<_>) = sizes
+            .into_iter()
+            .filter(|t| t.shapes != first.trial.shapes)
+            .partition(|t| t.open != first.trial.open);
         let order = if trial::has_open_inner(self.inputs) { [differing, same] } else { [same, Vec::new()] };
         order.into_iter().flatten().find_map(|t| self.attempt(t).ok()).into_iter().collect()
     }
@@ -267,7 +272,8 @@ impl Trials<'_> {
 
     /// The symbolic plan, where it gives the same answers as the concrete ones.
     fn symbolic(&self, first: &Answered, others: &[Answered]) -> Option<Symbolic> {
-        let extents: Option<Vec<_>> = self.inputs.iter().enumerate().map(|(i, s)| symbolic_extents(i, s)).collect();
+        let extents: Option<Vec<_>> =
+            self.inputs.iter().enumerate().map(|(i, s)| symbolic_extents(i, s)).collect();
         let typed = self.blueprint.typed(&extents?).ok()?;
         let scope = typed.symbols.clone();
         let plan = Plan::new(typed).ok()?;
@@ -330,7 +336,10 @@ fn observed_signature(
     let specs = outputs.iter().zip(&first.outputs).enumerate().map(|(i, (output, value))| {
         let datum: DatumType = value.datum_type();
         let element = element_type(datum).ok_or_else(|| {
-            LoadError::Engine(format!("output `{}` is of type {datum:?}, which is not supported", output.name))
+            LoadError::Engine(format!(
+                "output `{}` is of type {datum:?}, which is not supported",
+                output.name
+            ))
         })?;
         let seen: Vec<&[usize]> = others.iter().filter_map(|o| Some(o.outputs.get(i)?.shape())).collect();
         let mut spec = if seen.iter().any(|s| s.len() != value.shape().len()) {

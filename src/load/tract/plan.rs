@@ -115,6 +115,7 @@ pub(in crate::load) fn widest_step(model: &TypedModel, symbols: &SymbolValues) -
 }
 
 fn constant_bytes(model: &TypedModel) -> usize {
-    let konst = |fact: &super::api::TypedFact| fact.konst.as_ref().map_or(0, |k| k.len() * k.datum_type().size_of());
+    let konst =
+        |fact: &super::api::TypedFact| fact.konst.as_ref().map_or(0, |k| k.len() * k.datum_type().size_of());
     model.nodes().iter().flat_map(|n| &n.outputs).map(|o| konst(&o.fact)).sum()
 }

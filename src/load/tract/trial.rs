@@ -1,6 +1,6 @@
 //! Inputs to try a model with before it is trusted.
 
-use super::api::{TVec, TValue};
+use super::api::{TValue, TVec};
 use super::convert::{EngineTensor, from_engine, strings_to_engine, to_engine};
 use crate::load::{LoadError, RunError};
 use crate::signature::{Dim, TensorSpec};
@@ -60,10 +60,14 @@ pub(super) fn pinned(spec: &TensorSpec, shape: Shape) -> TensorSpec {
 /// True where two answers are the same but for rounding.
 pub(super) fn agrees(a: &TValue, b: &TValue) -> bool {
     let (mut left, mut right) = (Tensor::default(), Tensor::default());
-    if from_engine(a, &mut left).is_err() || from_engine(b, &mut right).is_err() || left.shape() != right.shape() {
+    if from_engine(a, &mut left).is_err()
+        || from_engine(b, &mut right).is_err()
+        || left.shape() != right.shape()
+    {
         return false;
     }
-    let close = |a: f64, b: f64| (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= 1e-4 + 1e-3 * b.abs();
+    let close =
+        |a: f64, b: f64| (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= 1e-4 + 1e-3 * b.abs();
     if let (Some(a), Some(b)) = (left.values::<f32>(), right.values::<f32>()) {
         a.iter().zip(b).all(|(a, b)| close(f64::from(*a), f64::from(*b)))
     } else if let (Some(a), Some(b)) = (left.values::<f64>(), right.values::<f64>()) {

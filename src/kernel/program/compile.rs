@@ -1,0 +1,490 @@
+//! From the parts of a graph to the steps of a program.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{GraphParts, NodeParts, Output, Program, ProgramError, Source, Step, bytes};
+use crate::kernel::{self, Fact, FactDim, Kernel, Node, RunContext};
+use crate::signature::Labels;
+use crate::tensor::{ElementType, Tensor};
+
+/// If in If in If: nobody exports more.
+const MAX_DEPTH: usize = 8;
+/// The largest tensor that is computed ahead, and how much of them in all.
+const MAX_FOLDED_TENSOR: u64 = 16 << 20;
+const MAX_FOLDED: usize = 64 << 20;
+
+/// Makes a program of what the outputs need of a graph.
+pub(super) fn compile(mut parts: GraphParts) -> Result<Program, ProgramError> {
+    let depth = parts.depth();
+    if depth > MAX_DEPTH {
+        return Err(ProgramError::TooDeep { depth, max: MAX_DEPTH });
+    }
+    parts.nodes.iter_mut().for_each(capture);
+    let order = order(&parts)?;
+    let mut draft = Draft::new(&mut parts)?;
+    let mut nodes: Vec<Option<NodeParts>> = std::mem::take(&mut parts.nodes).into_iter().map(Some).collect();
+    for index in order {
+        if let Some(node) = nodes.get_mut(index).and_then(Option::take) {
+            draft.add(node)?;
+        }
+    }
+    draft.finish(&parts)
+}
+
+/// A value of the graph.
+#[derive(Debug, Default)]
+pub(crate) struct Value {
+    /// Position among the inputs of the graph.
+    pub(crate) input: Option<usize>,
+    pub(crate) constant: Option<Arc<Tensor>>,
+    pub(crate) fact: Option<Fact>,
+    pub(crate) labels: Option<Labels>,
+}
+
+/// A node with its kernel, its tensors known by their number.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) node: NodeParts,
+    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) inputs: Vec<Option<usize>>,
+    pub(crate) outputs: Vec<usize>,
+}
+
+/// A program in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) values: Vec<Value>,
+    pub(crate) steps: Vec<Planned>,
+    /// The values that the graph is to answer.
+    pub(crate) wanted: Vec<usize>,
+    names: HashMap<String, usize>,
+    folded: usize,
+}
+
+impl Draft {
+    fn new(parts: &mut GraphParts) -> Result<Self, ProgramError> {
+        let mut draft = Self::default();
+        for (index, input) in parts.inputs.iter().enumerate() {
+            let open = |(axis, dim): (usize, &FactDim)| match dim {
+                FactDim::Fixed(n) => FactDim::Fixed(*n),
+                _ => FactDim::Like { input: index, axis },
+            };
+            let fact = input.fact.as_ref().map(|f| Fact {
+                element: f.element,
+                dims: f.dims.as_ref().map(|dims| dims.iter().enumerate().map(open).collect()),
+            });
+            draft.name(&input.name, Value { input: Some(index), fact, ..Value::default() })?;
+        }
+        for (name, constant) in parts.constants.drain(..) {
+            if !draft.names.contains_key(&name) {
+                draft.name(&name, Value::constant(constant))?;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// Adds a value; it answers its number.
+    pub(crate) fn push(&mut self, value: Value) -> usize {
+        self.values.push(value);
+        self.values.len() - 1
+    }
+
+    /// The constant that a value is.
+    pub(crate) fn constant(&self, value: Option<usize>) -> Option<&Arc<Tensor>> {
+        self.values.get(value?)?.constant.as_ref()
+    }
+
+    /// The kernel of a node that reads these values, and what is known of its outputs.
+    pub(crate) fn kernel(
+        &self,
+        node: &NodeParts,
+        inputs: &[Option<usize>],
+    ) -> Result<(Box<dyn Kernel>, Vec<Option<Fact>>), ProgramError> {
+        let given: Vec<_> =
+            inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
+        let kernel = kernel::build(&Node {
+            operator: &node.operator,
+            domain: if node.domain == "ai.onnx" { "" } else { &node.domain },
+            version: node.version,
+            attributes: &node.attributes,
+            inputs: &given,
+            outputs: node.outputs.len(),
+        })
+        .map_err(|e| ProgramError::of(node, e))?;
+        let facts = self.facts(node, kernel.as_ref(), inputs)?;
+        Ok((kernel, facts))
+    }
+
+    /// Plans a node whose inputs are all there, or computes it now, or finds that it does nothing.
+    fn add(&mut self, mut node: NodeParts) -> Result<(), ProgramError> {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for name in &node.inputs {
+            inputs.push(if name.is_empty() { None } else { Some(self.find(name, &node.operator)?) });
+        }
+        self.tell_captures(&mut node);
+        let (kernel, facts) = self.kernel(&node, &inputs)?;
+        if let Some(same) = self.unchanged(&node, &inputs, &facts) {
+            if let (Some(labels), Some(value)) = (kernel.labels(0), self.values.get_mut(same)) {
+                value.labels = Some(labels);
+            }
+            return self.alias(&node, same);
+        }
+        if let Some(results) = self.fold(&node, kernel.as_ref(), &inputs) {
+            for (name, tensor) in node.outputs.iter().zip(results) {
+                if !name.is_empty() {
+                    self.name(name, Value::constant(Arc::new(tensor)))?;
+                }
+            }
+            return Ok(());
+        }
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        let mut facts = facts.into_iter();
+        for (index, name) in node.outputs.iter().enumerate() {
+            let inherited =
+                || self.values.get((*inputs.first()?)?).filter(|_| keeps_labels(&node))?.labels.clone();
+            let labels = kernel.labels(index).or_else(inherited);
+            let value = Value { fact: facts.next().flatten(), labels, ..Value::default() };
+            outputs.push(if name.is_empty() { self.push(value) } else { self.name(name, value)? });
+        }
+        self.steps.push(Planned { node, kernel, inputs, outputs });
+        Ok(())
+    }
+
+    /// Removes what is superfluous, numbers the tensors, and lets go of all names.
+    fn finish(mut self, parts: &GraphParts) -> Result<Program, ProgramError> {
+        for name in &parts.outputs {
+            let value = self.find(name, "")?;
+            self.wanted.push(value);
+        }
+        kernel::fuse::fuse(&mut self)?;
+        Ok(Layout::new(&self).program(self, parts.inputs.len()))
+    }
+
+    fn find(&self, name: &str, operator: &str) -> Result<usize, ProgramError> {
+        let unknown = || ProgramError::UnknownTensor { name: name.into(), operator: operator.into() };
+        self.names.get(name).copied().ok_or_else(unknown)
+    }
+
+    fn name(&mut self, name: &str, value: Value) -> Result<usize, ProgramError> {
+        let number = self.push(value);
+        match self.names.insert(name.to_owned(), number) {
+            None => Ok(number),
+            Some(_) => Err(ProgramError::Duplicate { name: name.into() }),
+        }
+    }
+
+    /// Makes the first output of a node another name of a value.
+    fn alias(&mut self, node: &NodeParts, value: usize) -> Result<(), ProgramError> {
+        match node.outputs.first() {
+            Some(name) if self.names.insert(name.clone(), value).is_some() => {
+                Err(ProgramError::Duplicate { name: name.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the graphs in a node's attributes what is known of the values that they capture.
+    fn tell_captures(&self, node: &mut NodeParts) {
+        for graph in node.attributes.graphs_mut() {
+            let own = graph.inputs.len().saturating_sub(graph.captures);
+            for input in graph.inputs.iter_mut().skip(own) {
+                input.fact = self.names.get(&input.name).and_then(|v| self.values.get(*v)?.fact.clone());
+            }
+        }
+    }
+
+    fn facts(
+        &self,
+        node: &NodeParts,
+        kernel: &dyn Kernel,
+        inputs: &[Option<usize>],
+    ) -> Result<Vec<Option<Fact>>, ProgramError> {
+        let unknown = |dim: &FactDim| match dim {
+            FactDim::Fixed(n) => FactDim::Fixed(*n),
+            _ => FactDim::Unknown,
+        };
+        let mut known = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            known.push(match input.map(|i| self.values.get(i).and_then(|v| v.fact.as_ref())) {
+                None => None,
+                Some(Some(fact)) => Some(Fact {
+                    element: fact.element,
+                    dims: fact.dims.as_ref().map(|dims| dims.iter().map(unknown).collect()),
+                }),
+                // Of an input of an unknown type nothing follows.
+                Some(None) => return Ok(Vec::new()),
+            });
+        }
+        let facts = kernel.facts(&known).map_err(|e| ProgramError::of(node, e))?;
+        let resolve = |dim: FactDim| match dim {
+            FactDim::Like { input, axis } => self.dim(inputs.get(input).copied().flatten(), axis),
+            dim => dim,
+        };
+        let resolved = facts.into_iter().map(|fact| {
+            Some(Fact {
+                element: fact.element,
+                dims: fact.dims.map(|d| d.into_iter().map(resolve).collect()),
+            })
+        });
+        Ok(resolved.collect())
+    }
+
+    fn dim(&self, value: Option<usize>, axis: usize) -> FactDim {
+        let fact = value.and_then(|v| self.values.get(v)).and_then(|v| v.fact.as_ref());
+        fact.and_then(|f| f.dims.as_ref()?.get(axis).copied()).unwrap_or(FactDim::Unknown)
+    }
+
+    /// The input that a node's only output is the same as.
+    fn unchanged(&self, node: &NodeParts, inputs: &[Option<usize>], facts: &[Option<Fact>]) -> Option<usize> {
+        let first = (*inputs.first()?)?;
+        let before = self.values.get(first)?.fact.as_ref();
+        let after = facts.first().and_then(Option::as_ref);
+        let fixed = |f: &Fact| f.dims.as_ref().is_some_and(|d| !d.contains(&FactDim::Unknown));
+        let same = match node.operator.as_str() {
+            "Identity" if node.is("Identity") => true,
+            "Dropout" if node.is("Dropout") => node.outputs.get(1).is_none_or(String::is_empty),
+            "Cast" if node.is("Cast") => before?.element == after?.element,
+            // Where the facts say that the width is right there is nothing left to check.
+            "ZipMap" if node.domain == "ai.onnx.ml" => before == after && fixed(before?),
+            "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" if node.domain.is_empty() => {
+                before == after && fixed(before?)
+            }
+            _ => false,
+        };
+        same.then_some(first)
+    }
+
+    /// The outputs of a node that has nothing but constants to work on.
+    fn fold(
+        &mut self,
+        node: &NodeParts,
+        kernel: &dyn Kernel,
+        inputs: &[Option<usize>],
+    ) -> Option<Vec<Tensor>> {
+        if node.attributes.graphs().next().is_some() || self.folded >= MAX_FOLDED {
+            return None;
+        }
+        let given: Vec<_> = inputs
+            .iter()
+            .map(|input| match input {
+                None => Some(None),
+                Some(_) => Some(Some(self.constant(*input)?.view())),
+            })
+            .collect::<Option<_>>()?;
+        let mut outputs = vec![Tensor::default(); node.outputs.len()];
+        // A `Constant` is a value of the file, not one that a few bytes blow up to.
+        let cx = match node.is("Constant") {
+            true => RunContext::default(),
+            false => RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR },
+        };
+        // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
+        kernel.run(&given, &mut outputs, &cx).ok()?;
+        let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
+        self.folded += if node.is("Constant") {
+            0
+        } else {
+            read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>()
+        };
+        Some(outputs)
+    }
+}
+
+impl Value {
+    pub(crate) fn constant(tensor: Arc<Tensor>) -> Self {
+        let dims = tensor.dims().iter().map(|n| FactDim::Fixed(*n)).collect();
+        let fact = Some(Fact { element: tensor.element_type(), dims: Some(dims) });
+        Self { constant: Some(tensor), fact, ..Self::default() }
+    }
+}
+
+/// Where every value lies.
+struct Layout {
+    sources: Vec<Source>,
+    slots: usize,
+    /// Values, in the order of their numbers among the constants of the program.
+    constants: Vec<usize>,
+}
+
+impl Layout {
+    /// Gives each computed value a slot. One that is not read any more leaves its slot to the next
+    /// of the same type: of another type it would have to allocate.
+    fn new(draft: &Draft) -> Self {
+        let mut layout =
+            Self { sources: vec![Source::Absent; draft.values.len()], slots: 0, constants: Vec::new() };
+        let mut last_read = vec![0; draft.values.len()];
+        for (at, step) in draft.steps.iter().enumerate() {
+            for value in step.inputs.iter().flatten().chain(&step.outputs) {
+                last_read.get_mut(*value).into_iter().for_each(|l| *l = at);
+            }
+        }
+        for value in &draft.wanted {
+            last_read.get_mut(*value).into_iter().for_each(|l| *l = usize::MAX);
+        }
+        let element = |value: usize| draft.values.get(value).and_then(|v| v.fact.as_ref()).map(|f| f.element);
+        let mut free: HashMap<ElementType, Vec<usize>> = HashMap::new();
+        for (at, step) in draft.steps.iter().enumerate() {
+            for (index, value) in step.inputs.iter().enumerate() {
+                if let Some(value) = value
+                    && !step.kernel.absorbs(index)
+                {
+                    layout.take_given(draft, *value);
+                }
+            }
+            for value in &step.outputs {
+                let reused = element(*value).and_then(|e| free.get_mut(&e)?.pop());
+                let slot = reused.unwrap_or_else(|| {
+                    layout.slots += 1;
+                    layout.slots - 1
+                });
+                layout.set(*value, Source::Slot(slot));
+            }
+            let mut seen = HashSet::new();
+            for value in step.inputs.iter().flatten().chain(&step.outputs) {
+                if last_read.get(*value) == Some(&at)
+                    && seen.insert(*value)
+                    && let (Source::Slot(slot), Some(element)) =
+                        (layout.source(Some(*value)), element(*value))
+                {
+                    free.entry(element).or_default().push(slot);
+                }
+            }
+        }
+        draft.wanted.iter().for_each(|value| layout.take_given(draft, *value));
+        layout
+    }
+
+    fn program(self, draft: Draft, inputs: usize) -> Program {
+        let step = |planned: &Planned| -> (SmallVec<[Source; 4]>, SmallVec<[usize; 2]>) {
+            let source = |(index, value): (usize, &Option<usize>)| match planned.kernel.absorbs(index) {
+                true => Source::Absent,
+                false => self.source(*value),
+            };
+            let slot = |value: &usize| match self.source(Some(*value)) {
+                Source::Slot(slot) => Some(slot),
+                _ => None,
+            };
+            (
+                planned.inputs.iter().enumerate().map(source).collect(),
+                planned.outputs.iter().filter_map(slot).collect(),
+            )
+        };
+        let sources: Vec<_> = draft.steps.iter().map(step).collect();
+        let mut values: Vec<_> = draft.values.into_iter().map(Some).collect();
+        let outputs = draft.wanted.iter().map(|value| {
+            let known = values.get(*value).and_then(Option::as_ref);
+            Output {
+                source: self.source(Some(*value)),
+                fact: known.and_then(|v| v.fact.clone()),
+                labels: known.and_then(|v| v.labels.clone()),
+            }
+        });
+        let outputs = outputs.collect();
+        let constants = self.constants.iter().filter_map(|value| {
+            let tensor = values.get_mut(*value)?.take()?.constant?;
+            Some(Arc::try_unwrap(tensor).unwrap_or_else(|shared| (*shared).clone()))
+        });
+        let constants = constants.collect();
+        let steps = draft.steps.into_iter().zip(sources);
+        let steps = steps.map(|(p, (inputs, outputs))| Step { kernel: p.kernel, inputs, outputs }).collect();
+        Program { steps, constants, slots: self.slots, inputs, outputs }
+    }
+
+    /// Gives a value that is not computed its place.
+    fn take_given(&mut self, draft: &Draft, value: usize) {
+        let Some(known) = draft.values.get(value) else { return };
+        if let Some(input) = known.input {
+            self.set(value, Source::Input(input));
+        } else if known.constant.is_some() && self.source(Some(value)) == Source::Absent {
+            self.set(value, Source::Constant(self.constants.len()));
+            self.constants.push(value);
+        }
+    }
+
+    fn source(&self, value: Option<usize>) -> Source {
+        value.and_then(|v| self.sources.get(v)).copied().unwrap_or(Source::Absent)
+    }
+
+    fn set(&mut self, value: usize, source: Source) {
+        self.sources.get_mut(value).into_iter().for_each(|s| *s = source);
+    }
+}
+
+/// Adds what the graphs in a node's attributes need of the graph around them to the node's inputs,
+/// and to theirs.
+fn capture(node: &mut NodeParts) {
+    let mut free: Vec<String> = Vec::new();
+    for name in node.attributes.graphs().flat_map(GraphParts::free_names) {
+        if !free.contains(&name) {
+            free.push(name);
+        }
+    }
+    for graph in node.attributes.graphs_mut() {
+        graph.captures = free.len();
+        graph.inputs.extend(free.iter().map(|n| super::InputParts { name: n.clone(), fact: None }));
+    }
+    node.inputs.extend(free);
+}
+
+/// The nodes that the outputs need, each after those that it reads.
+fn order(parts: &GraphParts) -> Result<Vec<usize>, ProgramError> {
+    let mut makers: HashMap<&str, usize> = HashMap::new();
+    for (index, node) in parts.nodes.iter().enumerate() {
+        for name in node.outputs.iter().filter(|n| !n.is_empty()) {
+            if makers.insert(name, index).is_some() {
+                return Err(ProgramError::Duplicate { name: name.clone() });
+            }
+        }
+    }
+    let mut order = Vec::new();
+    let mut state = vec![Mark::New; parts.nodes.len()];
+    for output in &parts.outputs {
+        // A walk with a stack of its own: a chain of nodes can be longer than the thread's stack.
+        let mut stack: Vec<(usize, usize)> =
+            makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
+        while let Some((index, next)) = stack.pop() {
+            let (Some(node), Some(mark)) = (parts.nodes.get(index), state.get_mut(index)) else { continue };
+            if *mark == Mark::Done || (*mark == Mark::Open && next == 0) {
+                if *mark == Mark::Open {
+                    return Err(ProgramError::Cycle {
+                        operator: node.full_operator(),
+                        node: node.name.clone(),
+                    });
+                }
+                continue;
+            }
+            *mark = Mark::Open;
+            match node.inputs.get(next) {
+                None => {
+                    *mark = Mark::Done;
+                    order.push(index);
+                }
+                Some(input) => {
+                    stack.push((index, next + 1));
+                    stack.extend(makers.get(input.as_str()).map(|n| (*n, 0)));
+                }
+            }
+        }
+    }
+    Ok(order)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    New,
+    Open,
+    Done,
+}
+
+/// True where the last dimension of the output is the last dimension of the first input.
+fn keeps_labels(node: &NodeParts) -> bool {
+    match node.domain.as_str() {
+        "ai.onnx.ml" => matches!(node.operator.as_str(), "Normalizer" | "ZipMap"),
+        "" | "ai.onnx" => {
+            matches!(node.operator.as_str(), "Cast" | "Softmax" | "Identity" | "Clip" | "Sigmoid")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,31 @@
+//! librdkafka's messages as records.
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, OwnedHeaders};
+
+use crate::release::Position;
+use crate::wire::{Header, Record};
+
+/// The record in a message; its bytes are copied out of the client's memory.
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map(|headers| {
+        let value = |v: Option<&[u8]>| v.map_or_else(Bytes::new, Bytes::copy_from_slice);
+        headers.iter().map(|h| Header { name: h.key.to_owned(), value: value(h.value) }).collect()
+    });
+    Record {
+        position: Position { partition: message.partition(), offset: message.offset() },
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map_or_else(Bytes::new, Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+/// Headers to send; `None` where there are none.
+pub(super) fn headers(headers: &[Header]) -> Option<OwnedHeaders> {
+    (!headers.is_empty()).then(|| {
+        headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, header| {
+            all.insert(rdkafka::message::Header { key: &header.name, value: Some(header.value.as_ref()) })
+        })
+    })
+}
