@@ -17,6 +17,8 @@ use crate::scorer::{PredictError, Prediction, Scorer, Snapshot};
 use crate::signature::Signature;
 use crate::slot::Slot;
 use crate::status::Status;
+#[cfg(feature = "kafka")]
+use crate::topic::KafkaTopic;
 use crate::topic::Topic;
 use crate::updater::{self, Request, Settings, Slots};
 
@@ -34,13 +36,11 @@ pub struct Models {
 impl Models {
     /// Prepares a subscription to the compacted Kafka topic `topic`.
     #[cfg(feature = "kafka")]
-    #[must_use]
     pub fn subscribe(topic: impl Into<String>) -> Subscription {
-        Subscription::new(Source::Kafka { topic: topic.into(), config: Vec::new() })
+        Subscription::new(Source::Kafka(KafkaTopic::new(topic)))
     }
 
     /// Prepares a subscription to a topic of your own, or the in-memory one.
-    #[must_use]
     pub fn subscribe_to(topic: Arc<dyn Topic>) -> Subscription {
         Subscription::new(Source::Topic(topic))
     }
@@ -91,7 +91,10 @@ impl Drop for Models {
 
 impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Models").field("watch", &self.watch).field("status", &*self.status.borrow()).finish()
+        f.debug_struct("Models")
+            .field("watch", &self.watch)
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,10 +126,7 @@ pub struct Subscription {
 
 enum Source {
     #[cfg(feature = "kafka")]
-    Kafka {
-        topic: String,
-        config: Vec<(String, String)>,
-    },
+    Kafka(KafkaTopic),
     Topic(Arc<dyn Topic>),
 }
 
@@ -149,8 +149,8 @@ impl Subscription {
     /// cannot be set; [`Subscription::start`] names them.
     #[cfg(feature = "kafka")]
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        if let Source::Kafka { config, .. } = &mut self.source {
-            config.push((key.into(), value.into()));
+        if let Source::Kafka(topic) = self.source {
+            self.source = Source::Kafka(topic.config(key, value));
         }
         self
     }
@@ -215,13 +215,11 @@ impl Subscription {
             .into_iter()
             .map(|(name, signature)| Ok((model_name(&name)?, signature)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
-        let topic = match self.source {
+        let topic: Arc<dyn Topic> = match self.source {
             #[cfg(feature = "kafka")]
-            Source::Kafka { topic, config } => {
-                let kafka = crate::topic::KafkaTopic::new(topic);
-                let kafka = config.into_iter().fold(kafka, |kafka, (key, value)| kafka.config(key, value));
-                kafka.check()?;
-                Arc::new(kafka)
+            Source::Kafka(topic) => {
+                topic.check()?;
+                Arc::new(topic)
             }
             Source::Topic(topic) => topic,
         };
@@ -244,7 +242,7 @@ impl fmt::Debug for Subscription {
         match &self.source {
             // The configuration may hold a password.
             #[cfg(feature = "kafka")]
-            Source::Kafka { topic, .. } => debug.field("topic", topic),
+            Source::Kafka(topic) => debug.field("topic", &topic.name()),
             Source::Topic(topic) => debug.field("topic", &topic.name()),
         };
         debug
@@ -287,7 +285,7 @@ impl ModelScorer {
         // A deadline beyond what the clock can say is one that never comes.
         let deadline = Instant::now()
             .checked_add(timeout)
-            .unwrap_or_else(|| Instant::now() + Duration::from_secs(60 * 60 * 24 * 365));
+            .unwrap_or_else(|| Instant::now() + Duration::from_hours(24 * 365));
         let (reply, answer) = oneshot::channel();
         let request = Request::Ready { model: self.model.clone(), deadline, timeout, reply };
         self.requests.send(request).map_err(|_| closed())?;

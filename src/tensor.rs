@@ -173,7 +173,7 @@ macro_rules! elements {
     ($($variant:ident $type:ty),* $(,)?) => {
         /// Owned elements. An implementation detail that [`Element`] has to name.
         #[doc(hidden)]
-        #[derive(Clone, PartialEq)]
+        #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, clippy::exhaustive_enums)]
         pub enum Data { $($variant(Vec<$type>)),* }
 

@@ -49,6 +49,10 @@ impl Attributes {
         self.values.contains_key(name)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Attribute)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }

@@ -19,6 +19,7 @@ pub(crate) mod fuse;
 pub(crate) mod ml;
 pub(crate) mod program;
 pub(crate) mod standard;
+pub(crate) mod transform;
 pub(crate) mod tree;
 
 /// The kernel of a node, or [`BuildError::Unsupported`] where it is no operator that is computed

@@ -8,13 +8,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::signature::Signature;
-use crate::tensor::{Tensor, TensorView};
+use crate::tensor::{ElementType, Tensor, TensorView};
 
+#[cfg(feature = "onnx")]
+mod onnx;
 pub mod payload;
 pub mod samples;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 pub(crate) mod tensor_proto;
+#[cfg(feature = "tensorflow")]
+mod tensorflow;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+mod tract;
 
+#[cfg(feature = "onnx")]
+pub use onnx::inline_external_data;
 pub use payload::Payload;
 pub use samples::{Difference, Samples, SamplesError, compare};
 
@@ -161,7 +169,11 @@ impl Formats {
 impl Default for Formats {
     /// Every format that this build of the crate has.
     fn default() -> Self {
-        Self::none()
+        #[allow(unused_mut, reason = "without features there is nothing to add")]
+        let mut formats = Self::none();
+        #[cfg(feature = "onnx")]
+        formats.add(onnx::loader());
+        formats
     }
 }
 
@@ -257,6 +269,16 @@ pub enum RunError {
         operator: &'static str,
         /// What it wants.
         expected: &'static str,
+    },
+    /// An operator was given elements of a type that it does not take.
+    #[error("{operator} expected {expected}, found {found}")]
+    InputType {
+        /// The operator.
+        operator: &'static str,
+        /// The types that it takes.
+        expected: &'static str,
+        /// The type that it was given.
+        found: ElementType,
     },
     /// An operator was given too few or too many values a row.
     #[error("{operator} expected {expected} values a row, found {found}")]

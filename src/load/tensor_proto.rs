@@ -68,6 +68,24 @@ pub(crate) const fn element_type(data_type: i32) -> Option<ElementType> {
     })
 }
 
+/// The `TensorProto.DataType` of an element type.
+pub(crate) const fn data_type(element: ElementType) -> i32 {
+    match element {
+        ElementType::F32 => 1,
+        ElementType::U8 => 2,
+        ElementType::I8 => 3,
+        ElementType::U16 => 4,
+        ElementType::I16 => 5,
+        ElementType::I32 => 6,
+        ElementType::I64 => 7,
+        ElementType::String => 8,
+        ElementType::Bool => 9,
+        ElementType::F64 => 11,
+        ElementType::U32 => 12,
+        ElementType::U64 => 13,
+    }
+}
+
 /// The name of a `TensorProto.DataType`, for error messages.
 pub(crate) fn type_name(data_type: i32) -> String {
     match (element_type(data_type), data_type) {
@@ -167,22 +185,20 @@ impl TensorProto {
 impl From<(&str, &Tensor)> for TensorProto {
     fn from((name, tensor): (&str, &Tensor)) -> Self {
         let dims = tensor.dims().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
-        let mut proto = Self { name: name.to_owned(), dims, ..Self::default() };
+        let data_type = data_type(tensor.element_type());
+        let mut proto = Self { name: name.to_owned(), dims, data_type, ..Self::default() };
         macro_rules! raw {
-            ($($data_type:literal $type:ty),*) => {
+            ($($type:ty),*) => {
                 $(if let Some(values) = tensor.values::<$type>() {
-                    proto.data_type = $data_type;
                     proto.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 })*
             };
         }
-        raw!(1 f32, 2 u8, 3 i8, 4 u16, 5 i16, 6 i32, 7 i64, 11 f64, 12 u32, 13 u64);
+        raw!(f32, u8, i8, u16, i16, i32, i64, f64, u32, u64);
         if let Some(values) = tensor.values::<bool>() {
-            proto.data_type = 9;
             proto.raw_data = values.iter().map(|v| u8::from(*v)).collect();
         }
         if let Some(values) = tensor.values::<String>() {
-            proto.data_type = 8;
             proto.string_data = values.iter().map(|v| Bytes::copy_from_slice(v.as_bytes())).collect();
         }
         proto

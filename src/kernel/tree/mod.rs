@@ -1,7 +1,38 @@
-//! Tree ensembles.
+//! Tree ensembles: decision trees, forests, gradient boosting, of ONNX and of the tree libraries.
+//!
+//! A file's trees go through [`builder`], which checks them, into an [`ensemble`], which lays them
+//! out for speed ([`compact`]) or for generality ([`general`]).
+
+pub(crate) mod builder;
+mod compact;
+pub(crate) mod ensemble;
+mod general;
+pub(crate) mod leaves;
+mod onnx;
+mod onnx_v5;
+mod operator;
+pub(crate) mod sets;
+mod threshold;
+pub(crate) mod transform;
+
 use super::{BuildError, Kernel, Node};
 
+/// How many walks go side by side: enough that the loads of one overlap those of the others.
+const LANES: usize = 16;
+
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
-pub(crate) fn build(_node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
-    Err(BuildError::Unsupported)
+pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    if node.domain != "ai.onnx.ml" {
+        return Err(BuildError::Unsupported);
+    }
+    let operator = match node.operator {
+        "TreeEnsembleClassifier" => onnx::classifier(node.attributes),
+        "TreeEnsembleRegressor" => onnx::regressor(node.attributes),
+        "TreeEnsemble" => onnx_v5::ensemble(node.attributes),
+        _ => return Err(BuildError::Unsupported),
+    };
+    Ok(Box::new(operator?))
 }
+
+#[cfg(test)]
+mod tests;

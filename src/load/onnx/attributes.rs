@@ -65,9 +65,7 @@ pub(super) fn constant(node: &NodeProto) -> Result<Option<Tensor>, LoadError> {
         "value_int" => Tensor::scalar(attribute.i),
         "value_ints" => Tensor::vector(attribute.ints.clone()),
         "value_string" => Tensor::scalar(text(&attribute.s)?),
-        "value_strings" => {
-            Tensor::vector(attribute.strings.iter().map(text).collect::<Result<Vec<_>, _>>()?)
-        }
+        "value_strings" => Tensor::vector(attribute.strings.iter().map(text).collect::<Result<Vec<_>, _>>()?),
         other => return Err(refuse(&format!("a value of the kind `{other}` is not supported"))),
     };
     Ok(Some(tensor))

@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 8;
 /// The largest dimension that a file may fix for an input.
 const MAX_DIMENSION: i64 = 1 << 31;
 
-/// Checks everything that can be told without running the model.
+/// Checks everything that can be told without running the model. Its functions are inlined already.
 pub(super) fn check(model: &ModelProto) -> Result<(), LoadError> {
     let graph = model.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
     if model.opset_import.is_empty() {
@@ -31,14 +31,7 @@ pub(super) fn check(model: &ModelProto) -> Result<(), LoadError> {
     if graph.output.is_empty() {
         return Err(malformed("the graph has no output"));
     }
-    let mut nodes: usize = model.functions.iter().map(|f| f.node.len()).sum();
-    check_graph(graph, &HashSet::new(), 1, &mut nodes)?;
-    for function in &model.functions {
-        for node in &function.node {
-            check_node(node, &HashSet::new(), MAX_DEPTH - 1, &mut nodes)?;
-        }
-    }
-    Ok(())
+    check_graph(graph, &HashSet::new(), 1, &mut 0)
 }
 
 fn check_graph(
@@ -199,7 +192,8 @@ fn check_dimensions(input: &super::proto::ValueInfoProto) -> Result<(), LoadErro
 /// True for a path that is absolute or climbs out of the folder that it starts in.
 pub(super) fn leaves_folder(location: &str) -> bool {
     let windows = location.contains('\\') || location.as_bytes().get(1) == Some(&b':');
-    windows || Path::new(location).components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
+    windows
+        || Path::new(location).components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
 }
 
 /// `node ``name`` (Scaler)`, as far as the node says.
@@ -217,9 +211,10 @@ pub(super) fn malformed(reason: impl Into<String>) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::{Dimension, DimensionValue, OperatorSetId, StringPair, ValueInfoProto};
+    use super::super::proto::{Dimension, DimensionValue, OperatorSetId, ValueInfoProto};
     use super::super::proto::{TensorShape, TensorType, TypeProto, TypeValue};
     use super::*;
+    use crate::load::tensor_proto::StringPair;
 
     fn value(name: &str, size: i64) -> ValueInfoProto {
         let dim = Dimension { value: Some(DimensionValue::Size(size)) };
@@ -267,7 +262,9 @@ mod tests {
         assert!(refused(|m| m.opset_import.clear()).contains("no operator set"));
         assert!(refused(|m| graph(m).output.clear()).contains("has no output"));
         assert!(refused(|m| graph(m).node.clear()).contains("nothing makes the output `y`"));
-        assert!(refused(|m| graph(m).node[0].input[0] = "z".into()).contains("reads `z`, which nothing makes"));
+        assert!(
+            refused(|m| graph(m).node[0].input[0] = "z".into()).contains("reads `z`, which nothing makes")
+        );
         assert!(refused(|m| graph(m).node.push(node("Relu", &["x"], "y"))).contains("two tensors"));
         assert!(refused(|m| graph(m).input.push(value("x", 4))).contains("two inputs"));
         assert!(refused(|m| graph(m).node[0].op_type.clear()).contains("no operator"));
@@ -287,10 +284,12 @@ mod tests {
         assert!(with(tensor(vec![2], 7)).contains("the file holds 7 bytes"));
         assert!(with(tensor(vec![i64::MAX, 8], 4)).contains("impossible dimensions"));
         assert!(refused(|m| graph(m).input[0] = value("x", 99_999_999_999)).contains("99999999999"));
-        assert!(refused(|m| {
-            graph(m).node = (0..=MAX_NODES).map(|i| node("Relu", &["x"], &format!("y{i}"))).collect();
-        })
-        .contains("more than 20000 nodes"));
+        assert!(
+            refused(|m| {
+                graph(m).node = (0..=MAX_NODES).map(|i| node("Relu", &["x"], &format!("y{i}"))).collect();
+            })
+            .contains("more than 20000 nodes")
+        );
     }
 
     #[test]
@@ -323,10 +322,7 @@ mod tests {
                 });
             })
         };
-        assert_eq!(
-            external("model.onnx.data"),
-            "tensor `w` lies outside the file, in `model.onnx.data`"
-        );
+        assert_eq!(external("model.onnx.data"), "tensor `w` lies outside the file, in `model.onnx.data`");
         for path in ["../secret", "/etc/passwd", "a/../../b", "C:\\secret", "..\\secret"] {
             assert!(external(path).ends_with("a path outside the model's folder"), "{path}");
         }

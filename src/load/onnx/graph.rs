@@ -82,6 +82,10 @@ impl Graph {
 pub(super) struct OperatorSets(HashMap<String, i64>);
 
 impl OperatorSets {
+    pub(super) fn single(name: &str, version: i64) -> Self {
+        Self(HashMap::from([(domain(name), version)]))
+    }
+
     /// Files without a version of the domain are common where the node's domain is implied.
     fn version(&self, domain: &str) -> i64 {
         self.0.get(domain).copied().unwrap_or(1)
@@ -97,7 +101,11 @@ pub(super) struct GraphPartsBuilder<'s> {
     sets: &'s OperatorSets,
 }
 
-impl GraphPartsBuilder<'_> {
+impl<'s> GraphPartsBuilder<'s> {
+    pub(super) const fn new(sets: &'s OperatorSets) -> Self {
+        Self { sets }
+    }
+
     fn build(
         &self,
         graph: GraphProto,
@@ -284,7 +292,10 @@ fn declare(value: &ValueInfoProto) -> Declared {
             let dims = tensor.shape.as_ref().map(|shape| {
                 let size = |size: i64| {
                     // Exporters write 0 and -1 for what they don't know.
-                    usize::try_from(size).ok().filter(|n| *n > 0).map_or(DeclaredDim::Unnamed, DeclaredDim::Fixed)
+                    usize::try_from(size)
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .map_or(DeclaredDim::Unnamed, DeclaredDim::Fixed)
                 };
                 let dims = shape.dim.iter().map(|dim| match &dim.value {
                     Some(DimensionValue::Size(n)) => size(*n),

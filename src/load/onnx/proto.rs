@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-pub(super) use crate::load::tensor_proto::{StringPair, TensorProto};
+pub(super) use crate::load::tensor_proto::TensorProto;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ModelProto {

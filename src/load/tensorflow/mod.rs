@@ -1,1 +1,1 @@
-//! TODO
+//! TensorFlow's files: frozen graphs, SavedModels, and their text form.

@@ -1,0 +1,220 @@
+//! `Cast` and `CastLike`: every type to every other, by ONNX's rules for text.
+
+use super::number::Number;
+use super::support::{Args, Built, Run, element_of, fact, first, like, one, op};
+use crate::kernel::{BuildError, Node};
+use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
+
+/// The kernel of a node of this family, or [`BuildError::Unsupported`].
+pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
+    match name {
+        "Cast" => {
+            // Before version 6 the type was text.
+            let to = match node.attributes.string("to") {
+                Ok(Some(text)) => named(text)?,
+                _ => element_of(
+                    node.attributes
+                        .int("to")?
+                        .ok_or_else(|| BuildError::invalid("attribute `to` is missing"))?,
+                )?,
+            };
+            op(
+                name,
+                move |inputs| {
+                    fact(inputs, 0)?;
+                    one(to, like(inputs, 0))
+                },
+                move |args, outputs, _| cast(args, to, outputs),
+            )
+        }
+        "CastLike" => op(
+            name,
+            |inputs| one(fact(inputs, 1)?.element, like(inputs, 0)),
+            |args, outputs, _| cast(args, args.get(1)?.element_type(), outputs),
+        ),
+        _ => Err(BuildError::Unsupported),
+    }
+}
+
+fn named(text: &str) -> Result<ElementType, BuildError> {
+    const NAMES: [(&str, ElementType); 12] = [
+        ("FLOAT", ElementType::F32),
+        ("DOUBLE", ElementType::F64),
+        ("INT8", ElementType::I8),
+        ("INT16", ElementType::I16),
+        ("INT32", ElementType::I32),
+        ("INT64", ElementType::I64),
+        ("UINT8", ElementType::U8),
+        ("UINT16", ElementType::U16),
+        ("UINT32", ElementType::U32),
+        ("UINT64", ElementType::U64),
+        ("BOOL", ElementType::Bool),
+        ("STRING", ElementType::String),
+    ];
+    NAMES.iter().find(|(name, _)| *name == text).map(|(_, e)| *e).ok_or(BuildError::Unsupported)
+}
+
+fn cast(args: Args<'_, '_>, to: ElementType, outputs: &mut [Tensor]) -> Run {
+    let input = args.get(0)?;
+    let output = first(args, outputs)?;
+    match to {
+        ElementType::F32 => number::<f32>(args, input, output),
+        ElementType::F64 => number::<f64>(args, input, output),
+        ElementType::I8 => number::<i8>(args, input, output),
+        ElementType::I16 => number::<i16>(args, input, output),
+        ElementType::I32 => number::<i32>(args, input, output),
+        ElementType::I64 => number::<i64>(args, input, output),
+        ElementType::U8 => number::<u8>(args, input, output),
+        ElementType::U16 => number::<u16>(args, input, output),
+        ElementType::U32 => number::<u32>(args, input, output),
+        ElementType::U64 => number::<u64>(args, input, output),
+        ElementType::Bool => truth(args, input, output),
+        ElementType::String => text(input, output),
+    }
+}
+
+fn fill<A, B: Element>(input: TensorView<'_>, values: &[A], output: &mut Tensor, f: impl Fn(&A) -> B) {
+    let to = output.reset::<B>(input.shape());
+    to.iter_mut().zip(values).for_each(|(to, x)| *to = f(x));
+}
+
+/// To numbers: fractions are cut off, what is too large is the largest there is, whole numbers
+/// wrap.
+fn number<T: Number>(args: Args<'_, '_>, input: TensorView<'_>, output: &mut Tensor) -> Run {
+    match input.data() {
+        DataView::F32(v) => fill(input, v, output, |x| T::from_f64(f64::from(*x))),
+        DataView::F64(v) => fill(input, v, output, |x| T::from_f64(*x)),
+        DataView::I8(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::I16(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::I32(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::I64(v) => fill(input, v, output, |x| T::from_i64(*x)),
+        DataView::U8(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::U16(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::U32(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        #[allow(clippy::cast_precision_loss, reason = "what a cast to a float does")]
+        DataView::U64(v) if T::IS_FLOAT => fill(input, v, output, |x| T::from_f64(*x as f64)),
+        DataView::U64(v) => fill(input, v, output, |x| T::from_i64(x.cast_signed())),
+        DataView::Bool(v) => fill(input, v, output, |x| T::from_i64(i64::from(*x))),
+        DataView::String(v) => {
+            let to = output.reset::<T>(input.shape());
+            for (to, text) in to.iter_mut().zip(v) {
+                *to = parse(text).ok_or_else(|| args.fail("text that is a number"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn truth(args: Args<'_, '_>, input: TensorView<'_>, output: &mut Tensor) -> Run {
+    match input.data() {
+        DataView::F32(v) => fill(input, v, output, |x| *x != 0.0),
+        DataView::F64(v) => fill(input, v, output, |x| *x != 0.0),
+        DataView::I8(v) => fill(input, v, output, |x| *x != 0),
+        DataView::I16(v) => fill(input, v, output, |x| *x != 0),
+        DataView::I32(v) => fill(input, v, output, |x| *x != 0),
+        DataView::I64(v) => fill(input, v, output, |x| *x != 0),
+        DataView::U8(v) => fill(input, v, output, |x| *x != 0),
+        DataView::U16(v) => fill(input, v, output, |x| *x != 0),
+        DataView::U32(v) => fill(input, v, output, |x| *x != 0),
+        DataView::U64(v) => fill(input, v, output, |x| *x != 0),
+        DataView::Bool(v) => fill(input, v, output, |x| *x),
+        DataView::String(v) => {
+            let to = output.reset::<bool>(input.shape());
+            for (to, text) in to.iter_mut().zip(v) {
+                *to = parse::<i64>(text).ok_or_else(|| args.fail("text that is a number"))? != 0;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(input: TensorView<'_>, output: &mut Tensor) -> Run {
+    match input.data() {
+        DataView::F32(v) => fill(input, v, output, |x| decimal(f64::from(*x), 8)),
+        DataView::F64(v) => fill(input, v, output, |x| decimal(*x, 17)),
+        DataView::I8(v) => fill(input, v, output, ToString::to_string),
+        DataView::I16(v) => fill(input, v, output, ToString::to_string),
+        DataView::I32(v) => fill(input, v, output, ToString::to_string),
+        DataView::I64(v) => fill(input, v, output, ToString::to_string),
+        DataView::U8(v) => fill(input, v, output, ToString::to_string),
+        DataView::U16(v) => fill(input, v, output, ToString::to_string),
+        DataView::U32(v) => fill(input, v, output, ToString::to_string),
+        DataView::U64(v) => fill(input, v, output, ToString::to_string),
+        DataView::Bool(v) => fill(input, v, output, |x| String::from(if *x { "1" } else { "0" })),
+        DataView::String(v) => output.reset::<String>(input.shape()).clone_from_slice(v),
+    }
+    Ok(())
+}
+
+/// The number that a text is: plain, with an exponent, `INF` or `NaN` in any case.
+fn parse<T: Number>(text: &str) -> Option<T> {
+    let text = text.trim();
+    if T::IS_FLOAT {
+        return text.parse::<f64>().ok().map(T::from_f64);
+    }
+    match text.parse::<i64>() {
+        Ok(whole) => Some(T::from_i64(whole)),
+        Err(_) => match text.parse::<u64>() {
+            Ok(whole) => Some(T::from_i64(whole.cast_signed())),
+            Err(_) => text.parse::<f64>().ok().map(T::from_f64),
+        },
+    }
+}
+
+/// As C's `%.{digits}g`: so many significant digits at most, without trailing zeros, with an
+/// exponent where the number is very large or small.
+pub(super) fn decimal(value: f64, digits: usize) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "INF".into() } else { "-INF".into() };
+    }
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0".into() } else { "0".into() };
+    }
+    let scientific = format!("{value:.*e}", digits.saturating_sub(1));
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i64 = exponent.parse().unwrap_or(0);
+    let cut = |text: &str| -> String {
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text.into() }
+    };
+    let precision = i64::try_from(digits).unwrap_or(17);
+    if exponent < -4 || exponent >= precision {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", cut(mantissa), exponent.unsigned_abs());
+    }
+    let places = usize::try_from(precision - 1 - exponent).unwrap_or(0);
+    cut(&format!("{value:.places$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_print_as_c_prints_them() {
+        let cases = [
+            (0.1_f32, "0.1"),
+            (1.0, "1"),
+            (-2.5, "-2.5"),
+            (123_456_789.0, "1.2345679e+08"),
+            (1e-5, "9.9999997e-06"),
+            (0.000_123_456, "0.000123456"),
+            (f32::INFINITY, "INF"),
+        ];
+        for (value, want) in cases {
+            assert_eq!(decimal(f64::from(value), 8), want);
+        }
+        assert_eq!(decimal(0.1, 17), "0.10000000000000001");
+    }
+
+    #[test]
+    fn text_becomes_the_number_that_it_is() {
+        assert_eq!(parse::<f32>("1e3"), Some(1000.0));
+        assert_eq!(parse::<f32>("-INF"), Some(f32::NEG_INFINITY));
+        assert!(parse::<f64>("NaN").unwrap().is_nan());
+        assert_eq!(parse::<i64>(" 42 "), Some(42));
+        assert_eq!(parse::<f32>("x"), None);
+    }
+}

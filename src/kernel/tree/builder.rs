@@ -1,0 +1,346 @@
+//! Trees as a file states them, and the checks that they pass before anything walks them.
+
+use std::fmt;
+
+use super::sets::Set;
+use super::threshold;
+
+/// The most features that a tree may name: far above any real model, far below what would make
+/// an index overflow.
+pub(crate) const MAX_FEATURES: usize = 1 << 24;
+
+/// The most targets that an ensemble may have.
+pub(crate) const MAX_TARGETS: usize = 1 << 20;
+
+/// The test of an inner node; true leads to the `yes` child.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Test {
+    Leq(f64),
+    Lt(f64),
+    Gte(f64),
+    Gt(f64),
+    Eq(f64),
+    Neq(f64),
+    /// As `Leq`, but a value within 1e-35 of zero counts as missing, too (`zero_as_missing` of
+    /// LightGBM).
+    LeqZeroMissing(f64),
+    /// The value is one of this set, by its position in [`Builder::sets`].
+    Member(usize),
+}
+
+/// A node, before it is checked. Children are positions in the builder's list of nodes.
+#[derive(Clone, Debug)]
+enum Draft {
+    Split { feature: u32, test: Test, missing_yes: bool, yes: usize, no: usize },
+    Leaf { first: usize, end: usize },
+}
+
+/// Collects the trees of an ensemble. Nodes may come in any order.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    nodes: Vec<Draft>,
+    /// Of each node, the tree and the node as the file numbers them.
+    names: Vec<Name>,
+    roots: Vec<usize>,
+    weights: Vec<(u32, f64)>,
+    sets: Vec<Set>,
+}
+
+impl Builder {
+    pub(crate) fn with_capacity(nodes: usize) -> Self {
+        Self { nodes: Vec::with_capacity(nodes), names: Vec::with_capacity(nodes), ..Self::default() }
+    }
+
+    /// Adds a set for [`Test::Member`].
+    pub(crate) fn set(&mut self, set: Set) -> usize {
+        self.sets.push(set);
+        self.sets.len() - 1
+    }
+
+    /// Adds an inner node. Where the value is NaN, `missing_yes` says whether it goes to `yes`.
+    pub(crate) fn split(
+        &mut self,
+        name: Name,
+        feature: usize,
+        test: Test,
+        missing_yes: bool,
+        [yes, no]: [usize; 2],
+    ) -> Result<usize, TreeError> {
+        if feature >= MAX_FEATURES {
+            return Err(TreeError::Feature { name, feature });
+        }
+        if let Test::Member(set) = test
+            && set >= self.sets.len()
+        {
+            return Err(TreeError::Child { name, child: set });
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below MAX_FEATURES")]
+        let feature = feature as u32;
+        Ok(self.push(name, Draft::Split { feature, test, missing_yes, yes, no }))
+    }
+
+    /// Adds a leaf of these (target, weight) pairs.
+    pub(crate) fn leaf(&mut self, name: Name, weights: impl IntoIterator<Item = (u32, f64)>) -> usize {
+        let first = self.weights.len();
+        self.weights.extend(weights);
+        self.push(name, Draft::Leaf { first, end: self.weights.len() })
+    }
+
+    /// Declares a node to be the root of a tree.
+    pub(crate) fn root(&mut self, node: usize) {
+        self.roots.push(node);
+    }
+
+    fn push(&mut self, name: Name, draft: Draft) -> usize {
+        self.nodes.push(draft);
+        self.names.push(name);
+        self.nodes.len() - 1
+    }
+
+    /// Checks all trees and lays them out breadth first, tree by tree, the two children of a node
+    /// side by side.
+    ///
+    /// # Errors
+    /// Where a child or target is out of range, a node is reached twice (a cycle, or two parents),
+    /// or a node is reached by no tree.
+    pub(crate) fn finish(self, targets: usize) -> Result<Forest, TreeError> {
+        let Self { nodes, names, roots, weights, sets } = self;
+        if nodes.len() > (u32::MAX / 4) as usize || targets > MAX_TARGETS || targets == 0 {
+            return Err(TreeError::Size { nodes: nodes.len(), targets });
+        }
+        let name = |node: usize| names.get(node).copied().unwrap_or_default();
+        let mut forest = Forest {
+            nodes: Vec::with_capacity(nodes.len()),
+            trees: Vec::with_capacity(roots.len()),
+            leaves: Vec::new(),
+            weights,
+            sets,
+            targets,
+            features: 0,
+        };
+        let mut reached = vec![false; nodes.len()];
+        // (position in the draft, depth), in the order of the layout.
+        let mut order: Vec<(usize, u32)> = Vec::new();
+        for root in roots {
+            let start = forest.nodes.len();
+            order.clear();
+            order.push((root, 0));
+            let mut next = 0;
+            let mut depth = 0;
+            while let Some(&(at, level)) = order.get(next) {
+                next += 1;
+                depth = depth.max(level);
+                let (Some(draft), Some(reached)) = (nodes.get(at), reached.get_mut(at)) else {
+                    return Err(TreeError::Child { name: name(root), child: at });
+                };
+                if std::mem::replace(reached, true) {
+                    return Err(TreeError::Twice { name: name(at) });
+                }
+                match draft {
+                    Draft::Split { feature, test, missing_yes, yes, no } => {
+                        if let Some(child) = [*yes, *no].into_iter().find(|c| *c >= nodes.len()) {
+                            return Err(TreeError::Child { name: name(at), child });
+                        }
+                        forest.features = forest.features.max(*feature as usize + 1);
+                        let child = start + order.len();
+                        order.push((*yes, level + 1));
+                        order.push((*no, level + 1));
+                        forest.nodes.push(ForestNode::Split {
+                            feature: *feature,
+                            test: test.clone(),
+                            missing_yes: *missing_yes,
+                            child,
+                        });
+                    }
+                    Draft::Leaf { first, end } => {
+                        let span = forest.weights.get(*first..*end).unwrap_or(&[]);
+                        if let Some((target, _)) = span.iter().find(|(t, _)| *t as usize >= targets) {
+                            return Err(TreeError::Target { name: name(at), target: *target, targets });
+                        }
+                        forest.nodes.push(ForestNode::Leaf(forest.leaves.len()));
+                        forest.leaves.push((*first, *end));
+                    }
+                }
+            }
+            forest.trees.push(ForestTree { root: start, depth });
+        }
+        match reached.iter().position(|r| !r) {
+            Some(node) => Err(TreeError::Orphan { name: name(node) }),
+            None => Ok(forest),
+        }
+    }
+}
+
+/// Checked trees, in the order of the layout.
+///
+/// Of every split the children lie at `child` (yes) and `child + 1` (no), both behind the split
+/// itself: whoever goes from a node to a child of it ends at a leaf.
+#[derive(Debug)]
+pub(crate) struct Forest {
+    pub(crate) nodes: Vec<ForestNode>,
+    pub(crate) trees: Vec<ForestTree>,
+    /// Of each leaf, where its weights are.
+    pub(crate) leaves: Vec<(usize, usize)>,
+    pub(crate) weights: Vec<(u32, f64)>,
+    pub(crate) sets: Vec<Set>,
+    pub(crate) targets: usize,
+    /// One more than the highest feature that is tested.
+    pub(crate) features: usize,
+}
+
+impl Forest {
+    /// The (target, weight) pairs of a leaf.
+    pub(crate) fn leaf(&self, leaf: usize) -> &[(u32, f64)] {
+        self.leaves.get(leaf).and_then(|(first, end)| self.weights.get(*first..*end)).unwrap_or(&[])
+    }
+
+    /// True where every threshold is an `f32`.
+    pub(crate) fn is_single_precision(&self) -> bool {
+        self.nodes.iter().all(|node| match node {
+            ForestNode::Leaf(_) => true,
+            ForestNode::Split { test, .. } => test.threshold().is_none_or(threshold::is_single),
+        })
+    }
+}
+
+impl Test {
+    /// What the value is compared with, unless it is a set.
+    pub(crate) const fn threshold(&self) -> Option<f64> {
+        match self {
+            Self::Leq(t)
+            | Self::Lt(t)
+            | Self::Gte(t)
+            | Self::Gt(t)
+            | Self::Eq(t)
+            | Self::Neq(t)
+            | Self::LeqZeroMissing(t) => Some(*t),
+            Self::Member(_) => None,
+        }
+    }
+}
+
+/// A node of a [`Forest`].
+#[derive(Clone, Debug)]
+pub(crate) enum ForestNode {
+    Split { feature: u32, test: Test, missing_yes: bool, child: usize },
+    Leaf(usize),
+}
+
+/// A tree of a [`Forest`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForestTree {
+    pub(crate) root: usize,
+    /// The number of splits on the longest way to a leaf.
+    pub(crate) depth: u32,
+}
+
+/// A node as the file numbers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) tree: i64,
+    pub(crate) node: i64,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tree {}, node {}", self.tree, self.node)
+    }
+}
+
+/// Why trees are refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TreeError {
+    #[error("{name}: child {child} is not there")]
+    Child { name: Name, child: usize },
+    #[error("{name}: reached twice, by a cycle or from two parents")]
+    Twice { name: Name },
+    #[error("{name}: not reached from the root of a tree")]
+    Orphan { name: Name },
+    #[error("{name}: feature {feature} is over the limit of {MAX_FEATURES}")]
+    Feature { name: Name, feature: usize },
+    #[error("{name}: target {target} is out of range, there are {targets}")]
+    Target { name: Name, target: u32, targets: usize },
+    #[error("an ensemble of {nodes} nodes and {targets} targets is out of range")]
+    Size { nodes: usize, targets: usize },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(node: i64) -> Name {
+        Name { tree: 3, node }
+    }
+
+    #[test]
+    fn a_tree_with_a_cycle_is_refused() {
+        let mut builder = Builder::default();
+        builder.split(at(0), 0, Test::Leq(0.5), false, [1, 2]).unwrap();
+        builder.split(at(1), 0, Test::Leq(0.5), false, [0, 2]).unwrap();
+        builder.leaf(at(2), [(0, 1.0)]);
+        builder.root(0);
+        assert_eq!(
+            builder.finish(1).unwrap_err().to_string(),
+            "tree 3, node 0: reached twice, by a cycle or from two parents"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_its_own_child_is_refused() {
+        let mut builder = Builder::default();
+        builder.split(at(0), 0, Test::Leq(0.5), false, [0, 0]).unwrap();
+        builder.root(0);
+        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Twice { name: at(0) });
+    }
+
+    #[test]
+    fn a_child_or_a_root_that_is_not_there_is_refused() {
+        let mut builder = Builder::default();
+        builder.split(at(0), 0, Test::Leq(0.5), false, [1, 7]).unwrap();
+        builder.leaf(at(1), [(0, 1.0)]);
+        builder.root(0);
+        assert_eq!(builder.finish(1).unwrap_err().to_string(), "tree 3, node 0: child 7 is not there");
+        let mut builder = Builder::default();
+        builder.root(2);
+        assert!(builder.finish(1).is_err());
+    }
+
+    #[test]
+    fn a_target_or_a_feature_out_of_range_is_refused() {
+        let mut builder = Builder::default();
+        let leaf = builder.leaf(at(0), [(2, 1.0)]);
+        builder.root(leaf);
+        assert_eq!(
+            builder.finish(2).unwrap_err().to_string(),
+            "tree 3, node 0: target 2 is out of range, there are 2"
+        );
+        let mut builder = Builder::default();
+        assert!(builder.split(at(0), MAX_FEATURES, Test::Leq(0.5), false, [1, 2]).is_err());
+    }
+
+    #[test]
+    fn a_node_outside_every_tree_is_refused() {
+        let mut builder = Builder::default();
+        let leaf = builder.leaf(at(0), [(0, 1.0)]);
+        builder.leaf(at(1), [(0, 1.0)]);
+        builder.root(leaf);
+        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Orphan { name: at(1) });
+    }
+
+    #[test]
+    fn children_lie_side_by_side_behind_their_parent() {
+        let mut builder = Builder::default();
+        let leaves: Vec<_> = (1..4).map(|n| builder.leaf(at(n), [(0, 1.0)])).collect();
+        let inner = builder.split(at(4), 1, Test::Lt(2.0), true, [leaves[0], leaves[1]]).unwrap();
+        let root = builder.split(at(0), 4, Test::Leq(0.5), false, [inner, leaves[2]]).unwrap();
+        builder.root(root);
+        let forest = builder.finish(1).unwrap();
+        assert_eq!((forest.features, forest.trees[0].depth), (5, 2));
+        let children: Vec<_> = forest
+            .nodes
+            .iter()
+            .map(|n| if let ForestNode::Split { child, .. } = n { *child } else { 0 })
+            .collect();
+        assert_eq!(children, [1, 3, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,256 @@
+//! An ensemble ready to be evaluated: trees in the layout that serves them best, and their leaves.
+
+use smallvec::SmallVec;
+
+use super::LANES;
+use super::builder::{Forest, ForestTree, TreeError};
+use super::compact::{Compact, Narrow, Wide};
+use super::general::General;
+use super::leaves::{Fold, Leaves, Score};
+use super::threshold;
+use crate::load::RunError;
+
+/// The values of the rows that are walked together fit in half of a first-level cache.
+const BLOCK_VALUES: usize = 4096;
+
+/// Trees, and how what their leaves say becomes the raw scores.
+#[derive(Debug)]
+pub(crate) struct Ensemble<S> {
+    operator: &'static str,
+    walk: Walk,
+    trees: Vec<ForestTree>,
+    leaves: Leaves<S>,
+    fold: Fold,
+    targets: usize,
+    /// One more than the highest feature that is tested, at least 1.
+    features: usize,
+    /// How an `f64` feature is made an `f32` so that every comparison stays what it was.
+    rounding: Rounding,
+}
+
+#[derive(Debug)]
+enum Walk {
+    Narrow(Compact<Narrow>),
+    Wide(Compact<Wide>),
+    General(General),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rounding {
+    Up,
+    Down,
+}
+
+/// The type of the features for which an ensemble is laid out; it can be evaluated on the other
+/// one, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Features {
+    F32,
+    F64,
+}
+
+/// A row's features as they come.
+pub(crate) trait Feature: Copy + Into<f64> + Default {
+    /// These rows as `f32`, where they are.
+    fn as_single(rows: &[Self]) -> Option<&[f32]>;
+}
+
+impl Feature for f32 {
+    fn as_single(rows: &[Self]) -> Option<&[f32]> {
+        Some(rows)
+    }
+}
+
+impl Feature for f64 {
+    fn as_single(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+}
+
+impl<S: Score> Ensemble<S> {
+    /// Lays out checked trees. `operator` names the ensemble in errors.
+    ///
+    /// # Errors
+    /// Where there are more nodes, leaves or weights than a `u32` counts.
+    pub(crate) fn new(
+        operator: &'static str,
+        forest: &Forest,
+        fold: Fold,
+        features: Features,
+    ) -> Result<Self, TreeError> {
+        let size = || TreeError::Size { nodes: forest.nodes.len(), targets: forest.targets };
+        let rounding = forest.rounding();
+        let compact = features == Features::F32 || (forest.is_single_precision() && rounding.is_some());
+        let walk = if !compact {
+            None
+        } else if let Some(narrow) = Compact::new(forest) {
+            Some(Walk::Narrow(narrow))
+        } else {
+            Compact::new(forest).map(Walk::Wide)
+        };
+        let walk = match walk {
+            Some(walk) => walk,
+            None => Walk::General(General::new(forest).ok_or_else(size)?),
+        };
+        let leaves = Leaves::new(forest).ok_or_else(size)?;
+        Ok(Self {
+            operator,
+            walk,
+            trees: forest.trees.clone(),
+            leaves,
+            fold,
+            targets: forest.targets,
+            features: forest.features.max(1),
+            rounding: rounding.unwrap_or(Rounding::Up),
+        })
+    }
+
+    pub(crate) const fn targets(&self) -> usize {
+        self.targets
+    }
+
+    pub(crate) const fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// The fewest values that a row may have.
+    pub(crate) const fn features(&self) -> usize {
+        self.features
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        let walk = match &self.walk {
+            Walk::Narrow(walk) => walk.memory(),
+            Walk::Wide(walk) => walk.memory(),
+            Walk::General(walk) => walk.memory(),
+        };
+        walk + self.leaves.memory() + self.trees.len() * size_of::<ForestTree>()
+    }
+
+    /// The raw scores of rows of `width` values, `targets` a row. A target that no leaf has a
+    /// weight for scores 0.
+    ///
+    /// # Errors
+    /// Where a row has fewer values than the trees have features.
+    pub(crate) fn evaluate<X: Feature>(
+        &self,
+        rows: &[X],
+        width: usize,
+        scores: &mut [S],
+    ) -> Result<(), RunError> {
+        if width < self.features {
+            return Err(RunError::Width { operator: self.operator, expected: self.features, found: width });
+        }
+        scores.fill(self.fold.start(S::default()));
+        let block = (BLOCK_VALUES / width / LANES).max(1) * LANES;
+        let mut narrowed = SmallVec::<[f32; 512]>::new();
+        for (rows, scores) in rows.chunks(block * width).zip(scores.chunks_mut(block * self.targets)) {
+            match (&self.walk, X::as_single(rows)) {
+                (Walk::General(walk), _) => self.block(walk, rows, width, scores),
+                (walk, Some(rows)) => self.compact_block(walk, rows, width, scores),
+                (walk, None) => {
+                    narrowed.clear();
+                    narrowed.extend(rows.iter().map(|value| self.rounding.narrow((*value).into())));
+                    self.compact_block(walk, &narrowed, width, scores);
+                }
+            }
+        }
+        if self.fold != Fold::Sum {
+            let start = self.fold.start(S::default());
+            scores.iter_mut().filter(|s| **s == start).for_each(|s| *s = S::default());
+        }
+        Ok(())
+    }
+
+    fn compact_block(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
+        match walk {
+            Walk::Narrow(walk) => self.block(walk, rows, width, scores),
+            Walk::Wide(walk) => self.block(walk, rows, width, scores),
+            Walk::General(walk) => self.block(walk, rows, width, scores),
+        }
+    }
+
+    /// Walks a block of rows: full groups of [`LANES`] rows tree by tree, so that a tree is in the
+    /// cache for all of them, the rest row by row through [`LANES`] trees at once. Either way the
+    /// leaves of a row are folded in the order of the trees, so that a row's score does not
+    /// depend on the batch it is in.
+    fn block<X, W: Walker<X>>(&self, walk: &W, rows: &[X], width: usize, scores: &mut [S]) {
+        let targets = self.targets;
+        let mut leaves = [0; LANES];
+        let full = rows.len() / (LANES * width);
+        let (grouped, rest) = rows.split_at(full * LANES * width);
+        let (grouped_scores, rest_scores) = scores.split_at_mut(full * LANES * targets);
+        if full > 0 {
+            for (index, tree) in self.trees.iter().enumerate() {
+                let groups = grouped.chunks_exact(LANES * width);
+                for (rows, scores) in groups.zip(grouped_scores.chunks_exact_mut(LANES * targets)) {
+                    walk.rows(*tree, rows, width, &mut leaves);
+                    self.leaves.fold_rows(self.fold, index, &leaves, scores, targets);
+                }
+            }
+        }
+        for (row, scores) in rest.chunks_exact(width).zip(rest_scores.chunks_exact_mut(targets)) {
+            for (group, trees) in self.trees.chunks(LANES).enumerate() {
+                walk.trees(trees, row, &mut leaves);
+                for (lane, leaf) in leaves.iter().take(trees.len()).enumerate() {
+                    let tree = group * LANES + lane;
+                    self.leaves.fold_leaf(self.fold, tree, *leaf as usize, scores);
+                }
+            }
+        }
+    }
+}
+
+/// One of the layouts.
+trait Walker<X> {
+    fn rows(&self, tree: ForestTree, rows: &[X], width: usize, leaves: &mut [u32; LANES]);
+    fn trees(&self, trees: &[ForestTree], row: &[X], leaves: &mut [u32; LANES]);
+}
+
+impl<N: super::compact::Packed> Walker<f32> for Compact<N> {
+    fn rows(&self, tree: ForestTree, rows: &[f32], width: usize, leaves: &mut [u32; LANES]) {
+        self.rows(tree, rows, width, leaves);
+    }
+    fn trees(&self, trees: &[ForestTree], row: &[f32], leaves: &mut [u32; LANES]) {
+        self.trees(trees, row, leaves);
+    }
+}
+
+impl<X: Copy + Into<f64>> Walker<X> for General {
+    fn rows(&self, tree: ForestTree, rows: &[X], width: usize, leaves: &mut [u32; LANES]) {
+        self.rows(tree, rows, width, leaves);
+    }
+    fn trees(&self, trees: &[ForestTree], row: &[X], leaves: &mut [u32; LANES]) {
+        self.trees(trees, row, leaves);
+    }
+}
+
+impl Rounding {
+    fn narrow(self, value: f64) -> f32 {
+        match self {
+            Self::Up => threshold::ceil_single(value),
+            Self::Down => threshold::floor_single(value),
+        }
+    }
+}
+
+impl Forest {
+    /// `x <= t` holds for an `f32` threshold just where it holds for `x` rounded up, and `x < t`
+    /// where it holds for `x` rounded down; `None` where there are both kinds, or others.
+    fn rounding(&self) -> Option<Rounding> {
+        use super::builder::{ForestNode, Test};
+        let mut all = None;
+        for node in &self.nodes {
+            let ForestNode::Split { test, .. } = node else { continue };
+            let one = match test {
+                Test::Leq(_) | Test::Gt(_) => Rounding::Up,
+                Test::Lt(_) | Test::Gte(_) => Rounding::Down,
+                _ => return None,
+            };
+            if *all.get_or_insert(one) != one {
+                return None;
+            }
+        }
+        all.or(Some(Rounding::Up))
+    }
+}

@@ -1,0 +1,220 @@
+//! The engine for what only tract runs: convolutions, recurrent layers and the like. Operators
+//! that have a kernel and that tract lacks, or computes wrongly, are our kernels in its graph.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb;
+use tract_onnx::tract_hir::internal::*;
+
+use super::graph::Graph;
+use super::nan;
+use super::operator::KernelOp;
+use super::translate::to_message;
+use crate::kernel::program::{GraphParts, NodeParts};
+use crate::kernel::{self, BuildError, Node};
+use crate::load::tract::convert::{datum_type, strings_to_engine, to_engine};
+use crate::load::tract::plan::guarded;
+use crate::load::tract::{Blueprint, Extent, Output, TractModel};
+use crate::load::{LoadError, LoadOptions};
+use crate::signature::{Labels, TensorSpec};
+use crate::tensor::{ElementType, Tensor as Ours};
+
+/// Makes a model that tract runs.
+pub(super) fn build(
+    graph: Graph,
+    inputs: &[TensorSpec],
+    options: &LoadOptions,
+) -> Result<TractModel, LoadError> {
+    let names: Vec<String> = graph.outputs.iter().map(|o| o.name.clone()).collect();
+    let (network, labels) = guarded_load(|| Network::new(graph.parts, inputs, options))?;
+    let output = |name: &String| Output { name: name.as_str().into(), labels: labels.get(name).cloned() };
+    let outputs: Vec<Output> = names.iter().map(output).collect();
+    TractModel::build(Box::new(network), inputs, &outputs, options.memory_budget)
+}
+
+/// A network before its input shapes are known.
+struct Network {
+    model: InferenceModel,
+    elements: Vec<ElementType>,
+}
+
+impl Network {
+    fn new(
+        parts: GraphParts,
+        inputs: &[TensorSpec],
+        options: &LoadOptions,
+    ) -> Result<(Self, HashMap<String, Labels>), LoadError> {
+        let template = InferenceModel::default();
+        let mut wiring = Wiring {
+            model: template.clone(),
+            outlets: HashMap::new(),
+            constants: HashMap::new(),
+            labels: HashMap::new(),
+            budget: options.memory_budget,
+        };
+        for input in inputs {
+            let id = wiring.model.add_source(&**input.name(), InferenceFact::default()).map_err(refused)?;
+            wiring.outlets.insert(input.name().to_string(), id);
+        }
+        let outputs = parts.outputs.clone();
+        wiring.constants(parts.constants)?;
+        let framework = nan::front_end();
+        let message = pb::ModelProto::default();
+        let version = parts.nodes.iter().find(|n| n.domain.is_empty()).map_or(17, |n| n.version);
+        let context = ParsingContext {
+            onnx_operator_set_version: version,
+            framework: &framework,
+            model: &message,
+            parent_graphs: Vec::new(),
+            model_dir: None,
+            template,
+        };
+        for node in &parts.nodes {
+            wiring.node(node, &context)?;
+        }
+        let outlets: Vec<OutletId> =
+            outputs.iter().map(|name| wiring.outlet(name)).collect::<Result<_, _>>()?;
+        wiring.model.select_output_outlets(&outlets).map_err(refused)?;
+        let elements = inputs.iter().map(TensorSpec::element_type).collect();
+        Ok((Self { model: wiring.model, elements }, wiring.labels))
+    }
+}
+
+impl Blueprint for Network {
+    fn typed(&self, inputs: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
+        guarded(|| {
+            let mut model = self.model.clone();
+            for (index, (extents, element)) in inputs.iter().zip(&self.elements).enumerate() {
+                let dims: TVec<TDim> = extents.iter().map(|e| e.to_dim(&model.symbols)).collect();
+                model.set_input_fact(index, InferenceFact::dt_shape(datum_type(*element), dims))?;
+            }
+            model.into_typed()
+        })
+    }
+}
+
+/// A tract graph in the making.
+struct Wiring {
+    model: InferenceModel,
+    outlets: HashMap<String, OutletId>,
+    /// The small constants of the file, for kernels that are built from them.
+    constants: HashMap<String, Arc<Ours>>,
+    labels: HashMap<String, Labels>,
+    budget: u64,
+}
+
+/// Up to this many elements a constant is kept for the kernels beside tract's copy.
+const KEPT_ELEMENTS: usize = 4096;
+
+impl Wiring {
+    fn constants(&mut self, constants: Vec<(String, Arc<Ours>)>) -> Result<(), LoadError> {
+        for (name, value) in constants {
+            let tensor = if value.element_type() == ElementType::String {
+                strings_to_engine(value.dims(), value.values::<String>().unwrap_or(&[]).to_vec())
+            } else {
+                to_engine(value.view())
+            };
+            let tensor = tensor.map_err(|e| LoadError::Engine(e.to_string()))?;
+            if value.shape().elements() <= KEPT_ELEMENTS {
+                self.constants.insert(name.clone(), value);
+            }
+            let outlet = self.model.add_const(name.clone(), tensor).map_err(refused)?;
+            self.outlets.insert(name, outlet);
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &NodeParts, context: &ParsingContext<'_>) -> Result<(), LoadError> {
+        let (operator, captures) = self.operator(node, context)?;
+        let facts = node.outputs.iter().filter(|o| !o.is_empty()).map(|_| InferenceFact::default()).collect();
+        let named = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|n| !n.is_empty());
+        let unique = self.model.nodes().len();
+        let name = named.map_or_else(|| format!("{unique}.{}", node.operator), |n| format!("{n}.{unique}"));
+        let id = self.model.add_node(name, operator, facts).map_err(refused)?;
+        let read = node.inputs.iter().filter(|name| !name.is_empty()).chain(&captures);
+        for (slot, name) in read.enumerate() {
+            let outlet = self.outlet(name)?;
+            self.model.add_edge(outlet, InletId::new(id, slot)).map_err(refused)?;
+        }
+        for (slot, name) in node.outputs.iter().filter(|o| !o.is_empty()).enumerate() {
+            let outlet = OutletId::new(id, slot);
+            self.model.set_outlet_label(outlet, name.clone()).map_err(refused)?;
+            self.outlets.insert(name.clone(), outlet);
+        }
+        Ok(())
+    }
+
+    /// What computes a node: tract, or a kernel where tract cannot or is wrong.
+    fn operator(
+        &mut self,
+        node: &NodeParts,
+        context: &ParsingContext<'_>,
+    ) -> Result<(Box<dyn InferenceOp>, Vec<String>), LoadError> {
+        let builder = match node.domain.as_str() {
+            "" | "com.microsoft" => context.framework.op_register.0.get(&node.operator),
+            _ => None,
+        };
+        if let Some(builder) = builder
+            && !nan::prefers_kernel(node)
+        {
+            return builder(context, &to_message(node)?)
+                .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator())));
+        }
+        let inputs: Vec<Option<Option<&Ours>>> = node
+            .inputs
+            .iter()
+            .map(|name| (!name.is_empty()).then(|| self.constants.get(name).map(Arc::as_ref)))
+            .collect();
+        let built = kernel::build(&Node {
+            operator: &node.operator,
+            domain: &node.domain,
+            version: node.version,
+            attributes: &node.attributes,
+            inputs: &inputs,
+            outputs: node.outputs.len(),
+        });
+        match (built, builder) {
+            (Ok(kernel), _) => {
+                for (index, output) in node.outputs.iter().enumerate() {
+                    if let Some(labels) = kernel.labels(index) {
+                        self.labels.insert(output.clone(), labels);
+                    }
+                }
+                let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
+                let name = name.map_or("", String::as_str);
+                let scope = &self.model.symbols;
+                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget, scope);
+                Ok((expand(op), Vec::new()))
+            }
+            (Err(BuildError::Unsupported), Some(builder)) => builder(context, &to_message(node)?)
+                .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator()))),
+            (Err(BuildError::Unsupported), None) => Err(LoadError::UnsupportedOperator {
+                operator: node.full_operator(),
+                node: node.name.clone(),
+                hint: String::new(),
+            }),
+            (Err(BuildError::Invalid(reason)), _) => Err(super::check::malformed(format!(
+                "{} (node `{}`): {reason}",
+                node.full_operator(),
+                node.name
+            ))),
+        }
+    }
+
+    fn outlet(&self, name: &str) -> Result<OutletId, LoadError> {
+        let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
+        self.outlets.get(name).copied().ok_or_else(unknown)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn refused(error: TractError) -> LoadError {
+    LoadError::Engine(crate::load::tract::convert::engine_text(&error))
+}
+
+/// Runs a part of the loading that calls tract's front end, which can panic.
+fn guarded_load<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    guarded(|| Ok(work())).and_then(|done| done)
+}
