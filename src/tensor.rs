@@ -314,6 +314,11 @@ impl Tensor {
         T::peek(&self.data).map(Vec::as_slice)
     }
 
+    /// The elements to be changed, or `None` where they are of another type.
+    pub(crate) fn values_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        T::peek_mut(&mut self.data).map(Vec::as_mut_slice)
+    }
+
     /// The elements, taken out, or `None` where they are of another type.
     #[must_use]
     pub fn into_values<T: Element>(mut self) -> Option<Vec<T>> {
