@@ -6,7 +6,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::Tensor;
 use tract_onnx::prelude::{
-    Framework, InferenceModelExt, IntoTensor, IntoTValue, Runnable, TValue, TypedModel, tvec,
+    Framework, InferenceModelExt, IntoTValue, IntoTensor, Runnable, TValue, TypedModel, tvec,
 };
 use tract_onnx::tract_hir::internal::{InferenceFact, IntoRunnable, Tensor as TractTensor, TypedSimpleState};
 

@@ -13,11 +13,11 @@ mod server;
 mod table;
 mod turns;
 
-#[path = "../support/mod.rs"]
-mod support;
 #[path = "../../tests/kafka/broker/mod.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod broker;
+#[path = "../support/mod.rs"]
+mod support;
 
 use engines::{BareTract, OnnxRuntime, Ours};
 use server::{MlServer, OverGrpc, OverRest};

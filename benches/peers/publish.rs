@@ -57,7 +57,8 @@ fn small() -> Figure {
                 std::hint::spin_loop();
             }
             let status = models.status();
-            let load = status.model("small").and_then(|m| m.live.as_ref()).map(|l| l.load_time + l.warm_up_time);
+            let load =
+                status.model("small").and_then(|m| m.live.as_ref()).map(|l| l.load_time + l.warm_up_time);
             samples.push((start.elapsed(), committed, load.unwrap_or_default()));
         }
         done.store(true, Ordering::Relaxed);

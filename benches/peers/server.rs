@@ -45,7 +45,7 @@ impl MlServer {
         let mut server = Self { process, http, grpc };
         let start = Instant::now();
         while !server.is_ready() {
-            assert!(start.elapsed() < Duration::from_secs(60), "MLServer does not get ready: see {home:?}");
+            assert!(start.elapsed() < Duration::from_secs(180), "MLServer does not get ready: see {home:?}");
             assert!(server.process.try_wait().unwrap().is_none(), "MLServer has ended: see {home:?}");
             std::thread::sleep(Duration::from_millis(200));
         }

@@ -25,7 +25,9 @@ pub fn print(figures: &[Figure], base: &str, target: Option<Target>) {
     for figure in figures {
         let ratio = figure.p50_ns / base;
         let verdict = match target {
-            Some(Target::AtMost(most)) if figure.contender == "modelswap" => verdict("<=", most, ratio <= most),
+            Some(Target::AtMost(most)) if figure.contender == "modelswap" => {
+                verdict("<=", most, ratio <= most)
+            }
             Some(Target::AtLeast(least)) if figure.contender != "modelswap" => {
                 verdict(">=", least, ratio >= least)
             }

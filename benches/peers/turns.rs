@@ -128,11 +128,7 @@ fn agree(work: &str, contenders: &mut [Box<dyn Contender + '_>]) {
             Some((name, expected)) => {
                 let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 + 1e-3 * b.abs();
                 let agrees = expected.len() == found.len() && expected.iter().zip(&found).all(close);
-                assert!(
-                    agrees,
-                    "{work}: {name} and {} differ:\n{expected:?}\n{found:?}",
-                    contender.name()
-                );
+                assert!(agrees, "{work}: {name} and {} differ:\n{expected:?}\n{found:?}", contender.name());
             }
         }
     }
