@@ -15,6 +15,7 @@
     )
 )]
 
+mod batcher;
 mod error;
 mod features;
 mod index;
@@ -35,6 +36,7 @@ mod updater;
 mod verify;
 pub mod wire;
 
+pub use batcher::{Batcher, BatchingParameters, PendingScore, RowScore};
 pub use error::{Error, ErrorKind};
 pub use features::{Bound, Features, Inputs, NamedTensors, Rows};
 pub use models::{ModelScorer, Models, StatusWatch, Subscription};
