@@ -1,8 +1,4 @@
 //! Score Kafka events in process with a model that changes while the consumer runs.
-#![forbid(unsafe_code)]
-#![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
-#![warn(clippy::pedantic)]
-#![deny(clippy::await_holding_lock)]
 #![cfg_attr(
     not(test),
     warn(
@@ -23,6 +19,7 @@ mod kernel;
 pub mod load;
 mod models;
 mod plan;
+pub mod publish;
 mod release;
 mod scorer;
 mod signature;

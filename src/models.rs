@@ -36,13 +36,11 @@ pub struct Models {
 impl Models {
     /// Prepares a subscription to the compacted Kafka topic `topic`.
     #[cfg(feature = "kafka")]
-    #[must_use]
     pub fn subscribe(topic: impl Into<String>) -> Subscription {
         Subscription::new(Source::Kafka(KafkaTopic::new(topic)))
     }
 
     /// Prepares a subscription to a topic of your own, or the in-memory one.
-    #[must_use]
     pub fn subscribe_to(topic: Arc<dyn Topic>) -> Subscription {
         Subscription::new(Source::Topic(topic))
     }
@@ -93,7 +91,10 @@ impl Drop for Models {
 
 impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Models").field("watch", &self.watch).field("status", &*self.status.borrow()).finish()
+        f.debug_struct("Models")
+            .field("watch", &self.watch)
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -284,7 +285,7 @@ impl ModelScorer {
         // A deadline beyond what the clock can say is one that never comes.
         let deadline = Instant::now()
             .checked_add(timeout)
-            .unwrap_or_else(|| Instant::now() + Duration::from_secs(60 * 60 * 24 * 365));
+            .unwrap_or_else(|| Instant::now() + Duration::from_hours(24 * 365));
         let (reply, answer) = oneshot::channel();
         let request = Request::Ready { model: self.model.clone(), deadline, timeout, reply };
         self.requests.send(request).map_err(|_| closed())?;

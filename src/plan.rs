@@ -133,9 +133,10 @@ mod tests {
                 sequence: 1,
                 time_ms: offset,
                 artifact: Artifact::of(format!("model {offset}").as_bytes(), None),
-                interface: Default::default(),
-                labels: Default::default(),
+                interface: crate::release::Interface::default(),
+                labels: std::collections::BTreeMap::default(),
                 samples: None,
+                earlier: Vec::new(),
                 previous: self.last.as_ref().map(Release::as_previous),
                 position: Position { partition: 0, offset },
             };

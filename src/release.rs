@@ -84,6 +84,11 @@ impl Sha256Digest {
         for piece in pieces {
             hasher.update(piece);
         }
+        Self::from_hasher(hasher)
+    }
+
+    /// The digest of everything that the hasher was given.
+    pub(crate) fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 
@@ -231,6 +236,8 @@ pub struct Release {
     pub samples: Option<serde_json::Value>,
     /// The release before this one, to fall back to.
     pub previous: Option<Previous>,
+    /// Releases before that one whose artifacts are kept too, newest first.
+    pub earlier: Vec<Previous>,
     /// Where the record of this release stands.
     pub position: Position,
 }
@@ -275,6 +282,7 @@ impl Release {
     #[must_use]
     pub fn to_previous(&self) -> Option<Self> {
         let previous = self.previous.clone()?;
+        let mut earlier = self.earlier.iter().cloned();
         Some(Self {
             model: self.model.clone(),
             version: previous.version,
@@ -284,7 +292,8 @@ impl Release {
             interface: previous.interface,
             labels: BTreeMap::new(),
             samples: None,
-            previous: None,
+            previous: earlier.next(),
+            earlier: earlier.collect(),
             position: previous.position,
         })
     }

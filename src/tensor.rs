@@ -173,7 +173,7 @@ macro_rules! elements {
     ($($variant:ident $type:ty),* $(,)?) => {
         /// Owned elements. An implementation detail that [`Element`] has to name.
         #[doc(hidden)]
-        #[derive(Clone, PartialEq)]
+        #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, clippy::exhaustive_enums)]
         pub enum Data { $($variant(Vec<$type>)),* }
 
@@ -322,6 +322,11 @@ impl Tensor {
     #[must_use]
     pub fn values<T: Element>(&self) -> Option<&[T]> {
         T::peek(&self.data).map(Vec::as_slice)
+    }
+
+    /// The elements to be changed, or `None` where they are of another type.
+    pub(crate) fn values_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        T::peek_mut(&mut self.data).map(Vec::as_mut_slice)
     }
 
     /// The elements, taken out, or `None` where they are of another type.

@@ -20,6 +20,7 @@ pub(crate) mod tensor_proto;
 mod tensorflow;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 mod tract;
+pub(crate) mod trees;
 
 #[cfg(feature = "onnx")]
 pub use onnx::inline_external_data;
@@ -169,8 +170,10 @@ impl Formats {
 impl Default for Formats {
     /// Every format that this build of the crate has.
     fn default() -> Self {
-        #[allow(unused_mut, reason = "without features there is nothing to add")]
         let mut formats = Self::none();
+        for loader in trees::loaders() {
+            formats.add(loader);
+        }
         #[cfg(feature = "onnx")]
         formats.add(onnx::loader());
         formats

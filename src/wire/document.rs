@@ -27,6 +27,8 @@ struct Document {
     samples: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Previous>,
 }
 
 /// The bytes of a release document. The release's own position is not part of it.
@@ -46,6 +48,7 @@ pub fn encode_release(release: &Release) -> Vec<u8> {
         labels: release.labels.clone(),
         samples: release.samples.clone(),
         previous: release.previous.clone(),
+        earlier: release.earlier.clone(),
     };
     serde_json::to_vec(&document).unwrap_or_default()
 }
@@ -66,11 +69,13 @@ pub fn decode_release(model: &ModelName, value: &[u8], position: Position) -> Re
     }
     check_version("version", &document.version)?;
     check_artifact("artifact", &document.artifact)?;
-    if let Some(previous) = &document.previous {
-        check_version("previous.version", &previous.version)?;
-        // The release before may have been a plain publish, which has no chunks.
-        if previous.artifact.chunks > 0 {
-            check_artifact("previous.artifact", &previous.artifact)?;
+    let named = document.previous.iter().map(|p| ("previous.version", "previous.artifact", p));
+    let kept = document.earlier.iter().map(|p| ("earlier.version", "earlier.artifact", p));
+    for (version, artifact, release) in named.chain(kept) {
+        check_version(version, &release.version)?;
+        // It may have been a plain publish, which has no chunks.
+        if release.artifact.chunks > 0 {
+            check_artifact(artifact, &release.artifact)?;
         }
     }
     Ok(Release {
@@ -83,6 +88,7 @@ pub fn decode_release(model: &ModelName, value: &[u8], position: Position) -> Re
         labels: document.labels,
         samples: document.samples,
         previous: document.previous,
+        earlier: document.earlier,
         position,
     })
 }

@@ -49,10 +49,12 @@
 //! | `labels` | object of string | optional, free |
 //! | `samples` | object | optional golden samples: `inputs` and `outputs` as in TensorFlow Serving's columnar form, optional `rtol` and `atol` |
 //! | `previous` | object | the release before: `version`, `sequence`, `time_ms`, `artifact`, `inputs`, `outputs`, `signature`, and the `partition` and `offset` of its record |
+//! | `earlier` | array of objects | optional: as `previous`, those before it whose artifacts are kept too, newest first |
 //!
 //! A publisher is idempotent with `acks=all`, and writes under the transactional id
 //! `modelswap-<topic>-<model>`, so that a second publisher of the same model fences the first. It
-//! writes the release in a transaction after those of the chunks. Afterwards it prunes, with null
+//! writes the release in a transaction after those of the chunks. What is on the topic it reads up to
+//! a record `<model>/barrier` of its own, which no reader of models cares about. Afterwards it prunes, with null
 //! values, the chunks of every artifact that neither the release nor its `previous` (or as many
 //! before as it keeps) name.
 

@@ -81,6 +81,7 @@ pub fn announcement(model: &ModelName, record: &Record) -> Result<Announcement, 
         labels: BTreeMap::new(),
         samples: None,
         previous: None,
+        earlier: Vec::new(),
         position: record.position,
     })))
 }

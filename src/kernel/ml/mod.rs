@@ -14,6 +14,8 @@ mod normalizer;
 mod one_hot;
 mod scaler;
 mod svm;
+mod text;
+mod unique;
 mod vectorizer;
 mod zip_map;
 
@@ -42,7 +44,8 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
                 node.operator
             )));
         }
-        _ => return Err(BuildError::Unsupported),
+        ("" | "ai.onnx", "Unique") => Box::new(unique::Unique::new(attributes)?),
+        _ => return text::build(node),
     })
 }
 

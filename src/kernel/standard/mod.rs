@@ -3,13 +3,20 @@
 use super::{BuildError, Kernel, Node};
 
 mod binary;
+mod body;
 mod cast;
+mod control;
 mod create;
+pub(crate) mod dense;
+mod distance;
+mod einsum;
 mod gather;
 mod layout;
+mod matmul;
 mod normal;
 mod number;
 mod reduce;
+mod scan;
 mod select;
 mod slice;
 mod strided;
@@ -19,140 +26,32 @@ pub(crate) mod vector;
 
 /// The operators of the default domain that are computed here.
 const OPERATORS: &[&str] = &[
-    "Abs",
-    "Acos",
-    "Acosh",
-    "Add",
-    "And",
-    "Asin",
-    "Asinh",
-    "Atan",
-    "Atanh",
-    "Ceil",
-    "Celu",
-    "Clip",
-    "Cos",
-    "Cosh",
-    "Div",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Gelu",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "HardSwish",
-    "IsInf",
-    "IsNaN",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "Max",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Selu",
-    "Shrink",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Sinh",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Tan",
-    "Tanh",
-    "ThresholdedRelu",
-    "Where",
-    "Xor",
-    "BitwiseNot",
-    "Cast",
-    "CastLike",
-    "Identity",
-    "Dropout",
-    "Reshape",
-    "Flatten",
-    "Squeeze",
-    "Unsqueeze",
-    "Transpose",
-    "Expand",
-    "Tile",
-    "Shape",
-    "Size",
-    "Slice",
-    "Split",
-    "Concat",
-    "Trilu",
-    "Pad",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "ScatterElements",
-    "Scatter",
-    "ScatterND",
-    "Compress",
-    "OneHot",
-    "Constant",
-    "ConstantOfShape",
-    "Range",
-    "EyeLike",
-    "ReduceSum",
-    "ReduceMean",
-    "ReduceProd",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceSumSquare",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ArgMax",
-    "ArgMin",
-    "TopK",
-    "NonZero",
-    "CumSum",
-    "Softmax",
-    "LogSoftmax",
-    "Hardmax",
-    "LayerNormalization",
-    "BatchNormalization",
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos",
+    "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid",
+    "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish",
+    "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh",
+    "ThresholdedRelu", "Where", "Xor", "BitwiseNot", "Cast", "CastLike",
+    "Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Shape",
+    "Size", "Slice", "Split", "Concat", "Trilu", "Pad", "Gather", "GatherElements", "GatherND",
+    "ScatterElements", "Scatter", "ScatterND", "Compress", "OneHot", "Constant", "ConstantOfShape", "Range", "EyeLike", "ReduceSum", "ReduceMean",
+    "ReduceProd", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax",
+    "ArgMin", "TopK", "NonZero", "CumSum", "Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "BatchNormalization",
+    "MatMul", "Gemm", "If", "Loop", "Scan", "Einsum",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+    if node.domain == "com.microsoft" && node.operator == "CDist" {
+        return distance::build("CDist", node);
+    }
     if !node.domain.is_empty() {
         return Err(BuildError::Unsupported);
     }
     let Some(name) = OPERATORS.iter().find(|n| **n == node.operator) else {
         return Err(BuildError::Unsupported);
     };
-    for family in [
-        unary::build,
-        binary::build,
-        cast::build,
-        layout::build,
-        slice::build,
-        gather::build,
-        create::build,
-        reduce::build,
-        select::build,
-        normal::build,
-    ] {
+    for family in [unary::build, binary::build, cast::build, layout::build, slice::build, gather::build, create::build, reduce::build, select::build, normal::build, matmul::build, control::build, scan::build, einsum::build] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}
             built => return built,

@@ -44,11 +44,22 @@ pub(crate) struct Builder {
     roots: Vec<usize>,
     weights: Vec<(u32, f64)>,
     sets: Vec<Set>,
+    unreached_allowed: bool,
 }
 
 impl Builder {
     pub(crate) fn with_capacity(nodes: usize) -> Self {
         Self { nodes: Vec::with_capacity(nodes), names: Vec::with_capacity(nodes), ..Self::default() }
+    }
+
+    /// Lets nodes be that no tree reaches: deleted ones, which some files keep.
+    pub(crate) const fn allow_unreached(&mut self) {
+        self.unreached_allowed = true;
+    }
+
+    /// How many nodes there are: the position of the next one.
+    pub(crate) const fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Adds a set for [`Test::Member`].
@@ -91,6 +102,15 @@ impl Builder {
         self.roots.push(node);
     }
 
+    /// Makes the weight of each leaf the number of that leaf, in the order in which they were
+    /// added, for leaves that mean more than a weight.
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer leaves than 2^53")]
+    pub(crate) fn number_leaves(&mut self) {
+        for (number, (_, weight)) in self.weights.iter_mut().enumerate() {
+            *weight = number as f64;
+        }
+    }
+
     fn push(&mut self, name: Name, draft: Draft) -> usize {
         self.nodes.push(draft);
         self.names.push(name);
@@ -102,9 +122,9 @@ impl Builder {
     ///
     /// # Errors
     /// Where a child or target is out of range, a node is reached twice (a cycle, or two parents),
-    /// or a node is reached by no tree.
+    /// or a node is reached by no tree, unless that is allowed.
     pub(crate) fn finish(self, targets: usize) -> Result<Forest, TreeError> {
-        let Self { nodes, names, roots, weights, sets } = self;
+        let Self { nodes, names, roots, weights, sets, unreached_allowed } = self;
         if nodes.len() > (u32::MAX / 4) as usize || targets > MAX_TARGETS || targets == 0 {
             return Err(TreeError::Size { nodes: nodes.len(), targets });
         }
@@ -165,8 +185,8 @@ impl Builder {
             forest.trees.push(ForestTree { root: start, depth });
         }
         match reached.iter().position(|r| !r) {
-            Some(node) => Err(TreeError::Orphan { name: name(node) }),
-            None => Ok(forest),
+            Some(node) if !unreached_allowed => Err(TreeError::Orphan { name: name(node) }),
+            _ => Ok(forest),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Ensemble<S> {
     trees: Vec<ForestTree>,
     leaves: Leaves<S>,
     fold: Fold,
+    /// What the scores of a row are before the first tree, one for each target.
+    start: Vec<S>,
     targets: usize,
     /// One more than the highest feature that is tested, at least 1.
     features: usize,
@@ -99,18 +101,21 @@ impl<S: Score> Ensemble<S> {
             trees: forest.trees.clone(),
             leaves,
             fold,
+            start: vec![fold.start(S::default()); forest.targets],
             targets: forest.targets,
             features: forest.features.max(1),
             rounding: rounding.unwrap_or(Rounding::Up),
         })
     }
 
-    pub(crate) const fn targets(&self) -> usize {
-        self.targets
+    /// The same ensemble with sums that begin at these values, one for each target.
+    pub(crate) fn starting_at(self, start: Vec<S>) -> Self {
+        debug_assert_eq!(start.len(), self.targets);
+        Self { start, ..self }
     }
 
-    pub(crate) const fn trees(&self) -> usize {
-        self.trees.len()
+    pub(crate) const fn targets(&self) -> usize {
+        self.targets
     }
 
     /// The fewest values that a row may have.
@@ -141,7 +146,9 @@ impl<S: Score> Ensemble<S> {
         if width < self.features {
             return Err(RunError::Width { operator: self.operator, expected: self.features, found: width });
         }
-        scores.fill(self.fold.start(S::default()));
+        for scores in scores.chunks_mut(self.targets) {
+            scores.iter_mut().zip(&self.start).for_each(|(score, start)| *score = *start);
+        }
         let block = (BLOCK_VALUES / width / LANES).max(1) * LANES;
         let mut narrowed = SmallVec::<[f32; 512]>::new();
         for (rows, scores) in rows.chunks(block * width).zip(scores.chunks_mut(block * self.targets)) {
@@ -158,6 +165,31 @@ impl<S: Score> Ensemble<S> {
         if self.fold != Fold::Sum {
             let start = self.fold.start(S::default());
             scores.iter_mut().filter(|s| **s == start).for_each(|s| *s = S::default());
+        }
+        Ok(())
+    }
+
+    /// Tells `leaf` the target and the weight of every leaf weight that a row reaches, in the order
+    /// of the trees. Slower than [`Ensemble::evaluate`]; for leaves whose weight is not to be
+    /// summed.
+    ///
+    /// # Errors
+    /// Where the row has fewer values than the trees have features.
+    pub(crate) fn visit(&self, row: &[f32], mut leaf: impl FnMut(usize, S)) -> Result<(), RunError> {
+        if row.len() < self.features {
+            let found = row.len();
+            return Err(RunError::Width { operator: self.operator, expected: self.features, found });
+        }
+        let mut leaves = [0; LANES];
+        for (group, trees) in self.trees.chunks(LANES).enumerate() {
+            match &self.walk {
+                Walk::Narrow(walk) => walk.trees(trees, row, &mut leaves),
+                Walk::Wide(walk) => walk.trees(trees, row, &mut leaves),
+                Walk::General(walk) => walk.trees(trees, row, &mut leaves),
+            }
+            for (lane, at) in leaves.iter().take(trees.len()).enumerate() {
+                self.leaves.visit(group * LANES + lane, *at as usize, self.targets, &mut leaf);
+            }
         }
         Ok(())
     }

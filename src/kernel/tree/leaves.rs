@@ -121,9 +121,7 @@ impl<S: Score> Leaves<S> {
                 }
             }
             Self::Sparse { ends, weights } => {
-                let end = |leaf: usize| ends.get(leaf).map_or(0, |e| *e as usize);
-                let first = leaf.checked_sub(1).map_or(0, end);
-                for (target, value) in weights.get(first..end(leaf)).unwrap_or(&[]) {
+                for (target, value) in weights.get(Self::span(ends, leaf)).unwrap_or(&[]) {
                     let target = *target as usize;
                     if let Some(score) = scores.get_mut(target) {
                         fold.apply(score, *value);
@@ -131,6 +129,31 @@ impl<S: Score> Leaves<S> {
                 }
             }
         }
+    }
+
+    /// Tells `weight` the target and the weight of each weight of a leaf of this tree.
+    pub(super) fn visit(&self, tree: usize, leaf: usize, width: usize, mut weight: impl FnMut(usize, S)) {
+        match self {
+            Self::PerTree { values, targets } => {
+                if let (Some(target), Some(value)) = (targets.get(tree), values.get(leaf)) {
+                    weight(*target as usize, *value);
+                }
+            }
+            Self::Dense { values } => {
+                let row = values.get(leaf * width..(leaf + 1) * width).unwrap_or(&[]);
+                row.iter().enumerate().for_each(|(target, value)| weight(target, *value));
+            }
+            Self::Sparse { ends, weights } => {
+                let span = Self::span(ends, leaf);
+                weights.get(span).unwrap_or(&[]).iter().for_each(|(t, value)| weight(*t as usize, *value));
+            }
+        }
+    }
+
+    /// Where the weights of a leaf are.
+    fn span(ends: &[u32], leaf: usize) -> std::ops::Range<usize> {
+        let end = |leaf: usize| ends.get(leaf).map_or(0, |e| *e as usize);
+        leaf.checked_sub(1).map_or(0, end)..end(leaf)
     }
 
     pub(super) fn memory(&self) -> usize {

@@ -4,6 +4,7 @@
 //! out for speed ([`compact`]) or for generality ([`general`]).
 
 pub(crate) mod builder;
+mod city_hash;
 mod compact;
 pub(crate) mod ensemble;
 mod general;

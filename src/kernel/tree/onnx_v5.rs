@@ -159,7 +159,7 @@ impl<'a> Nodes<'a> {
                 let limit = if *is_leaf == 0 { inner } else { self.targets.len() };
                 let child = usize::try_from(*child).ok().filter(|c| *c < limit).ok_or_else(missing)?;
                 if *is_leaf == 0 {
-                    return Ok(child);
+                    return Ok::<_, BuildError>(child);
                 }
                 leaves.push((name, child));
                 Ok::<_, BuildError>(inner + leaves.len() - 1)

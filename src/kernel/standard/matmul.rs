@@ -1,0 +1,228 @@
+//! `MatMul` and `Gemm`.
+
+use super::dense::Dense;
+use super::number::Number;
+use super::strided::{broadcast, stretched};
+use super::support::{
+    Args, Built, Dims, FactDims, Facts, Run, fact, first, like, number_type, of_rank, one, op, rank,
+};
+use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
+use crate::tensor::{Tensor, TensorView};
+
+/// The kernel of a node of this family, or [`BuildError::Unsupported`].
+pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
+    match name {
+        "MatMul" => matmul(name, node),
+        "Gemm" => gemm(name, node),
+        _ => Err(BuildError::Unsupported),
+    }
+}
+
+fn constant<'a>(node: &Node<'a>, index: usize) -> Option<&'a Tensor> {
+    node.inputs.get(index).copied().flatten().flatten()
+}
+
+fn matmul(name: &'static str, node: &Node<'_>) -> Built {
+    if let Some(weights) = constant(node, 1)
+        && let ([depth, columns], Some(values)) = (weights.dims(), weights.values::<f32>())
+    {
+        let weight = |r: usize, c: usize| values.get(r * columns + c).copied().unwrap_or(0.0);
+        return Ok(Box::new(Dense::new(name, (*depth, *columns), weight, &[1])));
+    }
+    op(name, matmul_facts, |args, outputs, cx| {
+        let a = args.get(0)?;
+        number_type!(args, a, v => stacked(args, v, outputs, cx))
+    })
+}
+
+fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
+    let element = fact(inputs, 0)?.element;
+    let (Some(a), Some(b)) = (like(inputs, 0), like(inputs, 1)) else { return one(element, None) };
+    match (a.as_slice(), b.as_slice()) {
+        ([.., _], [_]) => one(element, Some(FactDims::from_slice(a.get(..a.len() - 1).unwrap_or(&[])))),
+        ([.., _], [_, n]) => {
+            let mut dims = FactDims::from_slice(a.get(..a.len() - 1).unwrap_or(&[]));
+            dims.push(*n);
+            one(element, Some(dims))
+        }
+        _ => {
+            let rank = a.len().max(b.len());
+            let mut dims = FactDims::from_elem(FactDim::Unknown, rank);
+            if let (Some([m, _]), Some([_, n]), true) = (a.last_chunk(), b.last_chunk(), a.len() == rank) {
+                if let Some(last) = dims.last_chunk_mut() {
+                    *last = [*m, *n];
+                }
+                return one(element, Some(dims));
+            }
+            of_rank(inputs, None)
+        }
+    }
+}
+
+/// The product of matrices, or of stacks of them.
+fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &RunContext) -> Run {
+    let b = args.values::<T>(1)?;
+    let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
+    let (mut a_dims, mut b_dims) = (Dims::from_slice(a_shape.dims()), Dims::from_slice(b_shape.dims()));
+    let (a_vector, b_vector) = (a_dims.len() == 1, b_dims.len() == 1);
+    if a_vector {
+        a_dims.insert(0, 1);
+    }
+    if b_vector {
+        b_dims.push(1);
+    }
+    let ([a_lead @ .., m, k], [b_lead @ .., k2, n]) = (a_dims.as_slice(), b_dims.as_slice()) else {
+        return Err(args.fail("matrices"));
+    };
+    if k != k2 {
+        return Err(crate::load::RunError::Width { operator: args.operator, expected: *k2, found: *k });
+    }
+    let lead = broadcast(a_lead, b_lead).ok_or_else(|| args.fail("shapes that broadcast"))?;
+    let mut dims = lead.clone();
+    if !a_vector {
+        dims.push(*m);
+    }
+    if !b_vector {
+        dims.push(*n);
+    }
+    let mut rest = cx.reset::<T>(first(args, outputs)?, &dims)?;
+    let (a_strides, b_strides) = (stretched(a_lead, &lead), stretched(b_lead, &lead));
+    super::strided::Walk::new(&lead, [&a_strides, &b_strides]).runs([0, 0], |[a_at, b_at], length, [a_step, b_step]| {
+        for i in (0_isize..).take(length) {
+            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(m * n) else { return };
+            rest = after;
+            let a_from = (a_at + i * a_step).cast_unsigned() * m * k;
+            let b_from = (b_at + i * b_step).cast_unsigned() * k * n;
+            to.fill(T::ZERO);
+            product(
+                (a.get(a_from..a_from + m * k).unwrap_or(&[]), *k, false),
+                (b.get(b_from..b_from + k * n).unwrap_or(&[]), *n, false),
+                to,
+                T::ONE,
+            );
+        }
+    });
+    Ok(())
+}
+
+/// Adds `factor a b` to a matrix. `a` comes with its depth, `b` with its columns; either may lie
+/// transposed.
+pub(super) fn product<T: Number>(
+    (a, depth, a_transposed): (&[T], usize, bool),
+    (b, columns, b_transposed): (&[T], usize, bool),
+    to: &mut [T],
+    factor: T,
+) {
+    if columns == 0 || depth == 0 {
+        return;
+    }
+    let rows = to.len() / columns;
+    for (i, to) in to.chunks_exact_mut(columns).enumerate() {
+        let at = |k: usize| a.get(if a_transposed { k * rows + i } else { i * depth + k }).copied().unwrap_or(T::ZERO);
+        if b_transposed {
+            for (to, b) in to.iter_mut().zip(b.chunks_exact(depth)) {
+                let sum = b.iter().enumerate().fold(T::ZERO, |sum, (k, b)| sum.plus(at(k).times(*b)));
+                *to = to.plus(factor.times(sum));
+            }
+        } else if let [to] = to {
+            let sum = b.iter().enumerate().fold(T::ZERO, |sum, (k, b)| sum.plus(at(k).times(*b)));
+            *to = to.plus(factor.times(sum));
+        } else {
+            for (k, b) in b.chunks_exact(columns).enumerate() {
+                let x = factor.times(at(k));
+                to.iter_mut().zip(b).for_each(|(to, b)| *to = to.plus(x.times(*b)));
+            }
+        }
+    }
+}
+
+/// `alpha A B + beta C`, `A` and `B` transposed where so stated.
+fn gemm(name: &'static str, node: &Node<'_>) -> Built {
+    let alpha = node.attributes.float("alpha")?.unwrap_or(1.0);
+    let beta = node.attributes.float("beta")?.unwrap_or(1.0);
+    let a_transposed = node.attributes.int("transA")?.unwrap_or(0) != 0;
+    let b_transposed = node.attributes.int("transB")?.unwrap_or(0) != 0;
+    if !a_transposed
+        && let Some(layer) = layer(name, node, (alpha, beta), b_transposed)
+    {
+        return Ok(Box::new(layer));
+    }
+    let facts = move |inputs: &[Option<Fact>]| {
+        let element = fact(inputs, 0)?.element;
+        let pick = |index: usize, axis: usize| {
+            like(inputs, index).and_then(|d| d.get(axis).copied()).unwrap_or(FactDim::Unknown)
+        };
+        if rank(inputs, 0).is_some_and(|r| r != 2) || rank(inputs, 1).is_some_and(|r| r != 2) {
+            return Err(BuildError::invalid("matrices are expected"));
+        }
+        let dims = [pick(0, usize::from(a_transposed)), pick(1, usize::from(!b_transposed))];
+        one(element, Some(FactDims::from_slice(&dims)))
+    };
+    op(name, facts, move |args, outputs, cx| {
+        let a = args.get(0)?;
+        number_type!(args, a, v => general(args, v, outputs, cx, (alpha, beta), (a_transposed, b_transposed)))
+    })
+}
+
+/// Gemm with constant weights, and no addend or a constant one that is a row.
+fn layer(name: &'static str, node: &Node<'_>, (alpha, beta): (f32, f32), transposed: bool) -> Option<Dense> {
+    let weights = constant(node, 1)?;
+    let ([rows, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
+    let shape = if transposed { (*columns, *rows) } else { (*rows, *columns) };
+    let bias = match node.inputs.get(2).copied().flatten() {
+        None => None,
+        Some(addend) => Some(addend?),
+    };
+    if let Some(bias) = bias {
+        let row = matches!(bias.dims(), [] | [_] | [1, _]);
+        let length = bias.shape().elements();
+        if !row || bias.values::<f32>().is_none() || (length != 1 && length != shape.1) {
+            return None;
+        }
+    }
+    let at = |r: usize, c: usize| if transposed { c * columns + r } else { r * columns + c };
+    let weight = |r: usize, c: usize| alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
+    let mut layer = Dense::new(name, shape, weight, &[1, 2]);
+    if let Some(bias) = bias.and_then(Tensor::values::<f32>) {
+        layer.add_bias(bias, beta);
+    }
+    Some(layer)
+}
+
+fn general<T: Number>(
+    args: Args<'_, '_>,
+    a: &[T],
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+    (alpha, beta): (f32, f32),
+    (a_transposed, b_transposed): (bool, bool),
+) -> Run {
+    let b = args.values::<T>(1)?;
+    let oriented = |view: TensorView<'_>, transposed: bool| match (view.dims(), transposed) {
+        ([rows, columns], false) | ([columns, rows], true) => Ok((*rows, *columns)),
+        _ => Err(args.fail("matrices")),
+    };
+    let (m, depth) = oriented(args.get(0)?, a_transposed)?;
+    let (depth2, n) = oriented(args.get(1)?, b_transposed)?;
+    if depth != depth2 {
+        return Err(crate::load::RunError::Width { operator: args.operator, expected: depth2, found: depth });
+    }
+    let dims = [m, n];
+    let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
+    match args.maybe(2) {
+        None => to.fill(T::ZERO),
+        Some(addend) => {
+            if broadcast(addend.dims(), &dims).as_deref() != Some(&dims) {
+                return Err(args.fail("an addend of the shape of the product"));
+            }
+            let c = args.values::<T>(2)?;
+            super::strided::copy(c, 0, &dims, &stretched(addend.dims(), &dims), to);
+            if beta.to_bits() != 1.0_f32.to_bits() {
+                to.iter_mut().for_each(|to| *to = T::from_f64(to.to_f64() * f64::from(beta)));
+            }
+        }
+    }
+    // A factor that is no whole number is not lost on whole numbers: they have none.
+    product((a, depth, a_transposed), (b, n, b_transposed), to, T::from_f64(f64::from(alpha)));
+    Ok(())
+}

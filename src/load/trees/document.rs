@@ -1,0 +1,282 @@
+//! A JSON-like document, whichever way it was written, with accessors that say what is wrong
+//! and where.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// A value. A list of numbers and truth values is kept as plain numbers, 8 bytes each: model
+/// files consist of little else.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Number(f64),
+    Text(String),
+    Numbers(Vec<f64>),
+    List(Vec<Value>),
+    Object(Vec<(String, Value)>),
+}
+
+/// Part of a file that is not as it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong(pub(super) String);
+
+impl Wrong {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl Value {
+    /// Reads JSON. Nesting is bounded by the parser.
+    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, Wrong> {
+        serde_json::from_slice(bytes).map_err(|error| Wrong::new(format!("not JSON: {error}")))
+    }
+
+    /// The member of this name.
+    pub(super) fn find(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members.iter().find(|(n, _)| n == name).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "text",
+            Self::Numbers(_) => "numbers",
+            Self::List(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+/// A value together with the way to it, for errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'a> {
+    pub(super) value: &'a Value,
+    parent: Option<&'a Field<'a>>,
+    name: Step<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Root,
+    Member(&'a str),
+    Item(usize),
+}
+
+impl<'a> Field<'a> {
+    pub(super) const fn root(value: &'a Value) -> Self {
+        Self { value, parent: None, name: Step::Root }
+    }
+
+    /// The member of this name.
+    pub(super) fn get(&'a self, name: &'a str) -> Result<Field<'a>, Wrong> {
+        self.find(name).ok_or_else(|| match self.value {
+            Value::Object(_) => Wrong::new(format!("no field `{self}.{name}`")),
+            _ => self.expected("an object"),
+        })
+    }
+
+    /// The member of this name, if there is one and it is not null.
+    pub(super) fn find(&'a self, name: &'a str) -> Option<Field<'a>> {
+        let value = self.value.find(name).filter(|v| **v != Value::Null)?;
+        Some(Field { value, parent: Some(self), name: Step::Member(name) })
+    }
+
+    /// The items of a list that is not all numbers.
+    pub(super) fn items(&'a self) -> Result<impl Iterator<Item = Field<'a>>, Wrong> {
+        let values: &[Value] = match self.value {
+            Value::List(values) => values,
+            // An empty list is read as one of numbers.
+            Value::Numbers(numbers) if numbers.is_empty() => &[],
+            _ => return Err(self.expected("a list")),
+        };
+        Ok(values.iter().enumerate().map(|(at, value)| Field {
+            value,
+            parent: Some(self),
+            name: Step::Item(at),
+        }))
+    }
+
+    pub(super) fn numbers(&self) -> Result<&'a [f64], Wrong> {
+        match self.value {
+            Value::Numbers(numbers) => Ok(numbers),
+            Value::List(list) if list.is_empty() => Ok(&[]),
+            _ => Err(self.expected("numbers")),
+        }
+    }
+
+    /// Numbers, exactly as many as expected.
+    pub(super) fn exactly(&self, expected: usize) -> Result<&'a [f64], Wrong> {
+        let numbers = self.numbers()?;
+        if numbers.len() == expected {
+            return Ok(numbers);
+        }
+        Err(Wrong::new(format!("`{self}`: expected {expected} values, found {}", numbers.len())))
+    }
+
+    pub(super) fn text(&self) -> Result<&'a str, Wrong> {
+        match self.value {
+            Value::Text(text) => Ok(text),
+            _ => Err(self.expected("text")),
+        }
+    }
+
+    /// A number, or text that is one: `XGBoost` writes its parameters as text.
+    pub(super) fn number(&self) -> Result<f64, Wrong> {
+        match self.value {
+            Value::Number(number) => Ok(*number),
+            Value::Text(text) => text.trim().parse().map_err(|_| self.expected("a number")),
+            _ => Err(self.expected("a number")),
+        }
+    }
+
+    /// A whole number from 0 to `limit`.
+    pub(super) fn count(&self, limit: usize) -> Result<usize, Wrong> {
+        count(self.number()?, limit).ok_or_else(|| self.expected(&format!("a whole number up to {limit}")))
+    }
+
+    pub(super) fn expected(&self, what: &str) -> Wrong {
+        let found = match self.value {
+            Value::Number(number) => number.to_string(),
+            Value::Text(text) if text.len() <= 40 => format!("`{text}`"),
+            other => other.kind().to_owned(),
+        };
+        Wrong::new(format!("`{self}`: expected {what}, found {found}"))
+    }
+}
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.name {
+            Step::Root => Ok(()),
+            Step::Member(name) if self.parent.is_some_and(|p| p.parent.is_none()) => f.write_str(name),
+            Step::Member(name) => write!(f, ".{name}"),
+            Step::Item(at) => write!(f, "[{at}]"),
+        }
+    }
+}
+
+/// The number as a count, where it is a whole one from 0 to `limit`.
+pub(super) fn count(number: f64, limit: usize) -> Option<usize> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+    let count = number as usize;
+    #[expect(clippy::cast_precision_loss, reason = "a number that does not come back is refused")]
+    let exact = count as f64 == number;
+    (number >= 0.0 && exact && count <= limit).then_some(count)
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+#[expect(clippy::cast_precision_loss, reason = "whole numbers of a model are small; hashes are text")]
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Number(f64::from(u8::from(value))))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(value))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = ListBuilder::default();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.finish())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            object.push(member);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// Collects a list that stays one of plain numbers as long as it can.
+#[derive(Debug, Default)]
+pub(super) struct ListBuilder {
+    numbers: Vec<f64>,
+    values: Vec<Value>,
+}
+
+impl ListBuilder {
+    pub(super) fn push(&mut self, value: Value) {
+        match value {
+            Value::Number(number) if self.values.is_empty() => self.numbers.push(number),
+            value => {
+                self.values.extend(self.numbers.drain(..).map(Value::Number));
+                self.values.push(value);
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Value {
+        if self.values.is_empty() { Value::Numbers(self.numbers) } else { Value::List(self.values) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stay_plain_and_mixed_lists_keep_their_order() {
+        let value = Value::from_json(br#"{"a":[1,true,-2.5],"b":[1,"x",null],"c":[]}"#).unwrap();
+        assert_eq!(value.find("a"), Some(&Value::Numbers(vec![1.0, 1.0, -2.5])));
+        let mixed = vec![Value::Number(1.0), Value::Text("x".into()), Value::Null];
+        assert_eq!(value.find("b"), Some(&Value::List(mixed)));
+        let root = Field::root(&value);
+        assert_eq!(root.get("c").unwrap().items().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn errors_name_the_way_to_the_field() {
+        let value = Value::from_json(br#"{"trees":[{"depth":"deep"}]}"#).unwrap();
+        let root = Field::root(&value);
+        let trees = root.get("trees").unwrap();
+        let tree = trees.items().unwrap().next().unwrap();
+        let depth = tree.get("depth").unwrap();
+        assert_eq!(depth.count(8).unwrap_err().0, "`trees[0].depth`: expected a number, found `deep`");
+        assert_eq!(tree.get("size").unwrap_err().0, "no field `trees[0].size`");
+        assert_eq!(
+            root.get("trees").unwrap().numbers().unwrap_err().0,
+            "`trees`: expected numbers, found a list"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let bytes = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        assert!(Value::from_json(&bytes).is_err());
+    }
+}

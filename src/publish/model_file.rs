@@ -1,0 +1,188 @@
+//! The bytes to publish, read as often as needed and never held in full for it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
+
+use super::config;
+use crate::error::{Error, ErrorKind};
+use crate::load::Payload;
+use crate::release::{Artifact, Sha256Digest};
+use crate::wire::CHUNK_BYTES;
+
+/// A model file to publish: a path, or bytes at hand.
+#[derive(Clone)]
+pub struct ModelFile {
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Path(PathBuf),
+    Payload(Payload),
+}
+
+impl From<&Path> for ModelFile {
+    fn from(path: &Path) -> Self {
+        Self { source: Source::Path(path.to_owned()) }
+    }
+}
+
+impl From<PathBuf> for ModelFile {
+    fn from(path: PathBuf) -> Self {
+        Self { source: Source::Path(path) }
+    }
+}
+
+impl From<Payload> for ModelFile {
+    fn from(payload: Payload) -> Self {
+        Self { source: Source::Payload(payload) }
+    }
+}
+
+impl From<Bytes> for ModelFile {
+    fn from(bytes: Bytes) -> Self {
+        Payload::from(bytes).into()
+    }
+}
+
+impl From<Vec<u8>> for ModelFile {
+    fn from(bytes: Vec<u8>) -> Self {
+        Payload::from(bytes).into()
+    }
+}
+
+impl ModelFile {
+    /// Its digest, length and number of chunks.
+    pub(super) fn artifact(&self, format: Option<String>) -> Result<Artifact, Error> {
+        let mut hasher = Sha256::new();
+        let (mut bytes, mut chunks) = (0_u64, 0_u32);
+        for chunk in self.chunks()? {
+            let chunk = chunk?;
+            hasher.update(&chunk);
+            bytes = bytes.saturating_add(chunk.len() as u64);
+            chunks = chunks.checked_add(1).ok_or_else(|| config(format!("{self} has too many chunks")))?;
+        }
+        if bytes == 0 {
+            return Err(config(format!("{self} is empty")));
+        }
+        Ok(Artifact { sha256: Sha256Digest::from_hasher(hasher), bytes, chunks, format })
+    }
+
+    /// Its bytes, in chunks that are freed as they are consumed.
+    pub(super) fn payload(&self) -> Result<Payload, Error> {
+        match &self.source {
+            Source::Payload(payload) => Ok(payload.clone()),
+            Source::Path(_) => Ok(Payload::from_chunks(self.chunks()?.collect::<Result<Vec<_>, _>>()?)),
+        }
+    }
+
+    /// Its bytes from the beginning, in pieces of [`CHUNK_BYTES`] but the last one.
+    pub(super) fn chunks(&self) -> Result<Chunks<'_>, Error> {
+        let reader = match &self.source {
+            Source::Path(path) => Reader::File(File::open(path).map_err(|e| self.error(e))?),
+            Source::Payload(payload) => Reader::Payload(payload.clone()),
+        };
+        Ok(Chunks { file: self, reader })
+    }
+
+    fn error(&self, error: io::Error) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Config,
+        };
+        Error::new(kind, format!("{self} cannot be read")).with_source(error)
+    }
+}
+
+impl fmt::Display for ModelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Path(path) => write!(f, "file `{}`", path.display()),
+            Source::Payload(_) => f.write_str("the model file"),
+        }
+    }
+}
+
+impl fmt::Debug for ModelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModelFile({self})")
+    }
+}
+
+pub(super) struct Chunks<'a> {
+    file: &'a ModelFile,
+    reader: Reader,
+}
+
+enum Reader {
+    File(File),
+    Payload(Payload),
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Result<Bytes, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let chunk = match &mut self.reader {
+            Reader::Payload(payload) => payload.copy_to_bytes(payload.len().min(CHUNK_BYTES)),
+            Reader::File(file) => match read_chunk(file) {
+                Ok(chunk) => chunk,
+                Err(error) => return Some(Err(self.file.error(error))),
+            },
+        };
+        (!chunk.is_empty()).then_some(Ok(chunk))
+    }
+}
+
+fn read_chunk(file: &mut File) -> io::Result<Bytes> {
+    let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
+    let mut filled = 0;
+    while let Some(free) = chunk.get_mut(filled..).filter(|free| !free.is_empty()) {
+        match file.read(free) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    chunk.truncate(filled);
+    Ok(chunk.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_and_a_rope_are_cut_into_the_same_chunks() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(2 * CHUNK_BYTES + 5).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let (head, tail) = bytes.split_at(CHUNK_BYTES - 7);
+        let rope = Payload::from_chunks([head, tail].map(Bytes::copy_from_slice));
+        for file in [ModelFile::from(file.path()), ModelFile::from(rope)] {
+            assert_eq!(file.artifact(None).unwrap(), Artifact::of(&bytes, None));
+            let lengths: Vec<_> = file.chunks().unwrap().map(|c| c.unwrap().len()).collect();
+            assert_eq!(lengths, [CHUNK_BYTES, CHUNK_BYTES, 5]);
+            assert_eq!(file.payload().unwrap().into_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn an_empty_or_missing_file_is_named() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let error = ModelFile::from(empty.path()).artifact(None).unwrap_err();
+        assert!(error.to_string().ends_with("is empty"), "{error}");
+        let error = ModelFile::from(Path::new("/nowhere/m.onnx")).artifact(None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("/nowhere/m.onnx"));
+    }
+}

@@ -1,0 +1,310 @@
+//! The one publisher of a model: from the fence to the last tombstone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::history::History;
+use super::model_file::ModelFile;
+use super::{Publisher, Step, config};
+use crate::error::{Error, ErrorKind};
+use crate::load::Payload;
+use crate::release::{ModelName, Position, Release, Sha256Digest};
+use crate::topic::{Topic, TopicError, TopicEvent, TopicWriter};
+use crate::wire::{CHUNK_BYTES, Record, chunk_key, encode_release, partition_of};
+
+/// The most bytes of chunks in one transaction: readers of the partition wait for its end, and it
+/// has to end within the broker's transaction timeout on a slow line too.
+const TRANSACTION_BYTES: usize = 32 << 20;
+/// The most records that one transaction removes.
+const TRANSACTION_TOMBSTONES: usize = 10_000;
+/// How many chunks are read at once when an artifact is verified.
+const VERIFY_CHUNKS: usize = 8;
+/// How long the topic may be silent while it is read.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A publisher that has fenced all others of its model, and knows what lies on the topic.
+pub(super) struct Session<'a> {
+    publisher: &'a Publisher,
+    model: ModelName,
+    writer: Box<dyn TopicWriter>,
+    /// The partition of the model.
+    home: i32,
+    /// The records that mark up to where the topic was read.
+    barriers: Vec<Position>,
+    history: History,
+    uploaded: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn open(publisher: &'a Publisher, model: &ModelName) -> Result<Self, Error> {
+        let topic = &publisher.topic;
+        let writer = topic.writer(&format!("modelswap-{}-{model}", topic.name()))?;
+        let mut session = Self {
+            publisher,
+            model: model.clone(),
+            writer,
+            home: 0,
+            barriers: Vec::new(),
+            history: History::new(model),
+            uploaded: false,
+        };
+        session.scan()?;
+        Ok(session)
+    }
+
+    pub(super) const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Writes the chunks of the release.
+    pub(super) fn upload(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
+        let artifact = &release.artifact;
+        let mut chunks = file.chunks()?.zip(0_u32..).peekable();
+        let mut hasher = Sha256::new();
+        let mut sent = 0_u64;
+        while chunks.peek().is_some() {
+            self.transaction(|session| {
+                let mut bytes = 0;
+                while bytes < TRANSACTION_BYTES
+                    && let Some((chunk, index)) = chunks.next()
+                {
+                    let chunk = chunk?;
+                    bytes += chunk.len();
+                    hasher.update(&chunk);
+                    sent += chunk.len() as u64;
+                    let key = chunk_key(&session.model, artifact.sha256, index);
+                    session.writer.send(session.home, key.as_bytes(), Some(chunk), &[])?;
+                    session.publisher.step(Step::Upload, sent, artifact.bytes);
+                }
+                Ok(())
+            })?;
+        }
+        if Sha256Digest::from_hasher(hasher) != artifact.sha256 {
+            return Err(config(format!("{file} changed while it was published")));
+        }
+        self.uploaded = true;
+        Ok(())
+    }
+
+    /// Writes the release, then removes what neither it nor those it names need.
+    pub(super) fn commit(&mut self, mut release: Release, keep: usize) -> Result<Release, Error> {
+        self.publisher.step(Step::Commit, 0, 0);
+        let fallbacks = self.history.fallbacks(&release, keep);
+        let mut named = fallbacks.iter().map(Release::as_previous);
+        release.previous = named.next();
+        release.earlier = named.collect();
+        release.sequence = self.history.next_sequence();
+        release.time_ms = now_ms();
+        let document = encode(&release)?;
+        let positions = self.transaction(|session| {
+            let key = session.model.as_str().as_bytes();
+            Ok(session.writer.send(session.home, key, Some(document), &[])?)
+        })?;
+        release.position = positions.last().copied().unwrap_or(release.position);
+        tracing::info!(%release, "published");
+        let kept: Vec<&Release> = [&release].into_iter().chain(&fallbacks).collect();
+        let home = self.uploaded.then_some(self.home);
+        let unneeded = self.history.unneeded(&kept, home);
+        if let Err(error) = self.prune(&unneeded) {
+            // The release is out; the next publisher of the model removes what is left.
+            tracing::warn!(model = %self.model, %error, "chunks that nobody needs could not be removed");
+        }
+        Ok(release)
+    }
+
+    /// Writes a tombstone wherever the model is announced, then removes its chunks.
+    pub(super) fn withdraw(&mut self) -> Result<(), Error> {
+        if self.history.is_empty() {
+            let message = format!("nothing of `{}` is on the topic", self.model);
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        let mut partitions: Vec<i32> = self.history.announced().collect();
+        if !partitions.contains(&self.home) {
+            partitions.push(self.home);
+        }
+        self.transaction(|session| {
+            for partition in partitions {
+                session.writer.send(partition, session.model.as_str().as_bytes(), None, &[])?;
+            }
+            Ok(())
+        })?;
+        tracing::info!(model = %self.model, "withdrawn");
+        let unneeded = self.history.unneeded(&[], None);
+        self.prune(&unneeded)
+    }
+
+    /// Reads the artifact of a release that is on the topic, and checks it.
+    pub(super) fn verify(&self, release: &Release) -> Result<(), Error> {
+        let positions = self.history.chunks_of(release)?;
+        let mut hasher = Sha256::new();
+        for positions in positions.chunks(VERIFY_CHUNKS) {
+            let mut values = self.fetch(positions)?;
+            for position in positions {
+                hasher.update(values.remove(position).unwrap_or_default());
+            }
+        }
+        let found = Sha256Digest::from_hasher(hasher);
+        if found == release.artifact.sha256 {
+            return Ok(());
+        }
+        let message = format!(
+            "version `{}` of `{}` is damaged on the topic: expected sha256 {}, found {found}; publish it again",
+            release.version, self.model, release.artifact.sha256
+        );
+        Err(Error::new(ErrorKind::NotFound, message))
+    }
+
+    /// The bytes of a plain publish.
+    pub(super) fn plain_payload(&self, release: &Release) -> Result<Payload, Error> {
+        let value = self.fetch(&[release.position])?.remove(&release.position).unwrap_or_default();
+        if Sha256Digest::of([&*value]) == release.artifact.sha256 {
+            return Ok(value.into());
+        }
+        let message = format!(
+            "version `{}` of `{}` is no longer on the topic: it was published in one record, which a later \
+             one replaced; publish it again",
+            release.version, self.model
+        );
+        Err(Error::new(ErrorKind::NotFound, message))
+    }
+
+    fn fetch(&self, positions: &[Position]) -> Result<HashMap<Position, Bytes>, Error> {
+        let mut values = HashMap::new();
+        let mut deliver = |record: Record| {
+            values.insert(record.position, record.value.unwrap_or_default());
+            ControlFlow::Continue(())
+        };
+        self.publisher.topic.fetcher()?.fetch(positions, &mut deliver)?;
+        Ok(values)
+    }
+
+    /// Reads everything that was written before this session began. The end of a partition is no
+    /// mark for that: it may lie before another model's open transaction, and behind that a
+    /// release of this one. So a record of our own is, in each partition.
+    fn scan(&mut self) -> Result<(), Error> {
+        self.publisher.step(Step::Scan, 0, 0);
+        let partitions = self.writer.partitions()?;
+        self.home = partition_of(self.model.as_str().as_bytes(), partitions);
+        let key = barrier_key(&self.model);
+        self.barriers = self.transaction(|session| {
+            for partition in 0..partitions {
+                // A tombstone could be compacted away before it is read.
+                session.writer.send(partition, key.as_bytes(), Some(Bytes::from_static(b"{}")), &[])?;
+            }
+            Ok(())
+        })?;
+        let mut ahead: BTreeMap<i32, i64> = self.barriers.iter().map(|b| (b.partition, b.offset)).collect();
+        let mut bytes = 0_u64;
+        let (publisher, history) = (self.publisher, &mut self.history);
+        read(&*publisher.topic, &mut |event| {
+            let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
+            history.observe(record);
+            bytes += record.value.as_ref().map_or(0, |v| v.len() as u64);
+            publisher.step(Step::Scan, bytes, 0);
+            if ahead.get(&record.position.partition).is_some_and(|b| record.position.offset >= *b) {
+                ahead.remove(&record.position.partition);
+            }
+            if ahead.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    fn prune(&mut self, unneeded: &[(i32, String)]) -> Result<(), Error> {
+        let barrier = barrier_key(&self.model);
+        let barriers = self.barriers.iter().map(|b| (b.partition, barrier.clone()));
+        let all: Vec<(i32, String)> = unneeded.iter().cloned().chain(barriers).collect();
+        let mut done = 0;
+        for part in all.chunks(TRANSACTION_TOMBSTONES) {
+            self.transaction(|session| {
+                for (partition, key) in part {
+                    session.writer.send(*partition, key.as_bytes(), None, &[])?;
+                }
+                Ok(())
+            })?;
+            done += part.len() as u64;
+            self.publisher.step(Step::Prune, done, all.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Runs a transaction; answers where its records stand.
+    fn transaction(
+        &mut self,
+        send: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<Vec<Position>, Error> {
+        self.writer.begin()?;
+        let result = send(self).and_then(|()| Ok(self.writer.commit()?));
+        if result.is_err()
+            && let Err(error) = self.writer.abort()
+        {
+            tracing::debug!(model = %self.model, %error, "abort");
+        }
+        result
+    }
+}
+
+/// The key of the record up to which a publisher reads the topic; to readers of models it is none.
+fn barrier_key(model: &ModelName) -> String {
+    format!("{model}/barrier")
+}
+
+/// The release document, where it fits one record.
+pub(super) fn encode(release: &Release) -> Result<Bytes, Error> {
+    let document = encode_release(release);
+    if document.len() > CHUNK_BYTES {
+        let found = document.len();
+        let what = format!("the release document (with its samples and labels) has {found} bytes");
+        return Err(config(format!("{what}, at most {CHUNK_BYTES} fit one record")));
+    }
+    Ok(document.into())
+}
+
+/// Reads a topic until every partition has reported its end.
+pub(super) fn read_to_end(topic: &dyn Topic, observe: &mut dyn FnMut(&Record)) -> Result<(), Error> {
+    read(topic, &mut |event| match event {
+        TopicEvent::Record(record) => {
+            observe(record);
+            ControlFlow::Continue(())
+        }
+        TopicEvent::CaughtUp => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+}
+
+/// Reads a topic from its beginning until `observe` breaks.
+fn read(topic: &dyn Topic, observe: &mut dyn FnMut(&TopicEvent) -> ControlFlow<()>) -> Result<(), Error> {
+    let mut reader = topic.reader()?;
+    let mut trouble: Option<TopicError> = None;
+    let mut progress = Instant::now();
+    while progress.elapsed() < PATIENCE {
+        let event = reader.next(PATIENCE.saturating_sub(progress.elapsed()));
+        match &event {
+            TopicEvent::Idle => continue,
+            TopicEvent::Unavailable(error @ TopicError::Unavailable { .. }) => trouble = Some(error.clone()),
+            TopicEvent::Unavailable(error) => return Err(error.clone().into()),
+            TopicEvent::Oversized(oversized) if oversized.blocks_partition => {
+                return Err(TopicError::TooLarge { reason: oversized.to_string() }.into());
+            }
+            TopicEvent::Restarted => {
+                return Err(TopicError::unavailable("the topic was created anew while it was read").into());
+            }
+            _ => {
+                trouble = None;
+                progress = Instant::now();
+            }
+        }
+        if observe(&event).is_break() {
+            return Ok(());
+        }
+    }
+    let silence = || TopicError::unavailable(format!("no record for {} s", PATIENCE.as_secs()));
+    Err(trouble.unwrap_or_else(silence).into())
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
