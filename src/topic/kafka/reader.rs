@@ -375,8 +375,8 @@ impl TopicReader for Reader {
             let left = timeout.saturating_sub(start.elapsed());
             let mut wait = left;
             if let Some((partition, since)) = self.probe {
-                // Of an outage it says nothing.
-                if self.trouble.is_some() || self.silent_since.is_some() {
+                // An outage says nothing of it; that connections end is what is to be expected.
+                if self.trouble.is_some() {
                     self.probe = Some((partition, Instant::now()));
                 } else if since.elapsed() >= PROBE {
                     self.end_probe(partition);
