@@ -43,10 +43,8 @@ impl Loader for LookupLoader {
             risks.insert(country.to_owned(), risk);
         }
         let spec = |name, element| TensorSpec::new(name, element, &[Dim::Any, Dim::Fixed(1)]);
-        let signature = Signature::new(
-            vec![spec("country", ElementType::String)],
-            vec![spec("risk", ElementType::F32)],
-        );
+        let signature =
+            Signature::new(vec![spec("country", ElementType::String)], vec![spec("risk", ElementType::F32)]);
         Ok(Arc::new(LookupTable { signature, risks }))
     }
 }
@@ -77,10 +75,8 @@ impl Model for LookupTable {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let topic = MemoryTopic::new("models", 1);
-    let models = Models::subscribe_to(Arc::new(topic.clone()))
-        .model("risk")
-        .loader(Arc::new(LookupLoader))
-        .start()?;
+    let models =
+        Models::subscribe_to(Arc::new(topic.clone())).model("risk").loader(Arc::new(LookupLoader)).start()?;
     let risk = models.scorer("risk")?;
     let mut status = models.watch_status();
 

@@ -138,7 +138,8 @@ fn attempt(bytes: Vec<u8>, format: &str) -> bool {
     options.memory_budget = MEMORY_BUDGET;
     let payload = Payload::from(bytes);
     let formats = Formats::default();
-    let Ok(loader) = formats.choose(None, &payload).or_else(|_| formats.choose(Some(format), &payload)) else {
+    let Ok(loader) = formats.choose(None, &payload).or_else(|_| formats.choose(Some(format), &payload))
+    else {
         return false;
     };
     let Ok(model) = loader.load(payload, &options) else { return false };
@@ -210,7 +211,8 @@ fn sources() -> Vec<Source> {
     }
     assert!(by_format.len() >= 5, "files of {} formats", by_format.len());
     // Half of all are ONNX, the other half is shared by the other formats.
-    let (mut onnx, others): (Vec<_>, Vec<_>) = by_format.into_iter().partition(|(format, _)| format == "onnx");
+    let (mut onnx, others): (Vec<_>, Vec<_>) =
+        by_format.into_iter().partition(|(format, _)| format == "onnx");
     let mut onnx = onnx.remove(0).1.into_iter();
     let mut others: Vec<_> = others.into_iter().map(|(_, sources)| sources.into_iter()).collect();
     let mut mixed = Vec::new();
@@ -302,7 +304,8 @@ fn mutant(number: u64, source: &Source, sources: &[Source]) -> (Vec<u8>, String)
                 // A number in a text, or what looks like one, becomes another.
                 let digit = bytes.iter().skip(at).position(u8::is_ascii_digit).map(|i| at + i);
                 if let Some(digit) = digit {
-                    let value: &[u8] = [&b"-1"[..], b"99999999999", b"1e400", b"0", b"4294967296"][random.below(5)];
+                    let value: &[u8] =
+                        [&b"-1"[..], b"99999999999", b"1e400", b"0", b"4294967296"][random.below(5)];
                     bytes.splice(digit..=digit, value.iter().copied());
                     done.push(format!("another number at {digit}"));
                 }

@@ -31,7 +31,11 @@ impl Activation {
             (attributes.floats("activation_alpha")?.iter(), attributes.floats("activation_beta")?.iter());
         let each = defaults.len();
         if !names.is_empty() && names.len() != each * directions {
-            return Err(BuildError::invalid(format!("expected {} activations, found {}", each * directions, names.len())));
+            return Err(BuildError::invalid(format!(
+                "expected {} activations, found {}",
+                each * directions,
+                names.len()
+            )));
         }
         (0..directions)
             .map(|direction| {
@@ -89,18 +93,54 @@ impl Activation {
         match self {
             Self::Sigmoid => vector::sigmoid_one(x),
             Self::Tanh => vector::tanh_one(x),
-            Self::Relu => if x < 0.0 { 0.0 } else { x },
+            Self::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Self::Affine { alpha, beta } => alpha * x + beta,
-            Self::LeakyRelu { alpha } => if x < 0.0 { alpha * x } else { x },
-            Self::ThresholdedRelu { alpha } => if x < alpha { 0.0 } else { x },
+            Self::LeakyRelu { alpha } => {
+                if x < 0.0 {
+                    alpha * x
+                } else {
+                    x
+                }
+            }
+            Self::ThresholdedRelu { alpha } => {
+                if x < alpha {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Self::ScaledTanh { alpha, beta } => alpha * vector::tanh_one(beta * x),
             Self::HardSigmoid { alpha, beta } => {
                 let y = alpha * x + beta;
-                if y < 0.0 { 0.0 } else if y > 1.0 { 1.0 } else { y }
+                if y < 0.0 {
+                    0.0
+                } else if y > 1.0 {
+                    1.0
+                } else {
+                    y
+                }
             }
-            Self::Elu { alpha } => if x < 0.0 { alpha * x.exp_m1() } else { x },
+            Self::Elu { alpha } => {
+                if x < 0.0 {
+                    alpha * x.exp_m1()
+                } else {
+                    x
+                }
+            }
             Self::Softsign => x / (1.0 + x.abs()),
-            Self::Softplus => if x > 20.0 { x } else { x.exp().ln_1p() },
+            Self::Softplus => {
+                if x > 20.0 {
+                    x
+                } else {
+                    x.exp().ln_1p()
+                }
+            }
         }
     }
 }

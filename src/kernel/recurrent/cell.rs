@@ -11,7 +11,9 @@ use crate::tensor::{Tensor, TensorView};
 pub(super) enum Cell {
     Lstm,
     /// `reset_after`: the reset gate works on the product of the state, not on the state.
-    Gru { reset_after: bool },
+    Gru {
+        reset_after: bool,
+    },
     Rnn,
 }
 
@@ -77,7 +79,8 @@ impl Parameters {
             Cell::Lstm | Cell::Rnn => (false, false),
         };
         let state_rows = if apart { 2 * hidden } else { rows };
-        let mut state = Dense::new("R", (hidden, state_rows), |depth, row| weight(r, hidden, depth, row), &[]);
+        let mut state =
+            Dense::new("R", (hidden, state_rows), |depth, row| weight(r, hidden, depth, row), &[]);
         let reset = apart.then(|| {
             Dense::new("R", (hidden, hidden), |depth, row| weight(r, hidden, depth, 2 * hidden + row), &[])
         });
@@ -85,7 +88,11 @@ impl Parameters {
             input.add_bias(of_input, 1.0);
             let is_late = |row: usize| after && row >= 2 * hidden;
             let pick = |late: bool| -> Vec<f32> {
-                of_state.iter().enumerate().map(|(row, v)| if is_late(row) == late { *v } else { 0.0 }).collect()
+                of_state
+                    .iter()
+                    .enumerate()
+                    .map(|(row, v)| if is_late(row) == late { *v } else { 0.0 })
+                    .collect()
             };
             input.add_bias(&pick(false), 1.0);
             if after {
@@ -96,7 +103,12 @@ impl Parameters {
     }
 
     /// The products of all inputs, a row each, with their biases.
-    pub(super) fn project(&self, x: TensorView<'_>, to: &mut Tensor, cx: &RunContext) -> Result<(), RunError> {
+    pub(super) fn project(
+        &self,
+        x: TensorView<'_>,
+        to: &mut Tensor,
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
         self.input.run(&[Some(x)], std::slice::from_mut(to), cx)
     }
 
@@ -193,8 +205,15 @@ impl States {
         let states = self.h.chunks_exact(hidden).zip(self.gated.chunks_exact_mut(hidden));
         for ((row, products), (h, gated)) in rows.zip(products).zip(states) {
             let Some(row) = row else { continue };
-            add(row.get(hidden..).unwrap_or(&[]), products.get(hidden..).unwrap_or(&[]), rules.clip, &mut self.sums);
-            let (Some(sums), Some(gate)) = (self.sums.get(..hidden), self.gates.get_mut(..hidden)) else { continue };
+            add(
+                row.get(hidden..).unwrap_or(&[]),
+                products.get(hidden..).unwrap_or(&[]),
+                rules.clip,
+                &mut self.sums,
+            );
+            let (Some(sums), Some(gate)) = (self.sums.get(..hidden), self.gates.get_mut(..hidden)) else {
+                continue;
+            };
             rules.activations[0].apply(sums, gate);
             for ((to, r), h) in gated.iter_mut().zip(gate).zip(h) {
                 *to = *r * h;
@@ -225,20 +244,19 @@ fn add(a: &[f32], b: &[f32], clip: Option<f32>, to: &mut [f32]) {
 fn clip_all(values: &mut [f32], clip: Option<f32>) {
     if let Some(clip) = clip {
         for value in values {
-            *value = if *value > clip { clip } else if *value < -clip { -clip } else { *value };
+            *value = if *value > clip {
+                clip
+            } else if *value < -clip {
+                -clip
+            } else {
+                *value
+            };
         }
     }
 }
 
 /// `sums` are those of the input, output and forget gates and of the candidate.
-fn lstm(
-    peepholes: &[f32],
-    rules: Rules,
-    sums: &mut [f32],
-    gates: &mut [f32],
-    h: &mut [f32],
-    c: &mut [f32],
-) {
+fn lstm(peepholes: &[f32], rules: Rules, sums: &mut [f32], gates: &mut [f32], h: &mut [f32], c: &mut [f32]) {
     let hidden = h.len();
     let part = |p: usize| p * hidden..(p + 1) * hidden;
     let [f, g, k] = rules.activations;

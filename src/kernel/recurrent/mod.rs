@@ -186,12 +186,17 @@ impl Recurrent {
         run: &Run<'_, '_>,
         outputs: &mut Outputs<'_>,
     ) -> Result<(), RunError> {
-        let Scratch { projected, states } = &mut *self.scratch.get_or_default().try_borrow_mut().map_err(|_| {
-            // A kernel does not call itself.
-            refuse("one run at a time in a thread")
-        })?;
+        let Scratch { projected, states } =
+            &mut *self.scratch.get_or_default().try_borrow_mut().map_err(|_| {
+                // A kernel does not call itself.
+                refuse("one run at a time in a thread")
+            })?;
         let (extent, hidden) = (run.extent, self.hidden);
-        parameters.project(run.inputs.first().copied().flatten().ok_or(refuse("an input"))?, projected, run.cx)?;
+        parameters.project(
+            run.inputs.first().copied().flatten().ok_or(refuse("an input"))?,
+            projected,
+            run.cx,
+        )?;
         let projected = projected.values::<f32>().unwrap_or(&[]);
         let width = self.cell.gates() * hidden;
         states.clear(extent.batch, self.cell, hidden);

@@ -166,11 +166,13 @@ impl Wiring {
         if node.attributes.graphs().next().is_some() {
             return Ok(false);
         }
-        let inputs: Option<Vec<Option<Option<&Ours>>>> = node
-            .inputs
-            .iter()
-            .map(|name| if name.is_empty() { Some(None) } else { Some(Some(Some(&**self.constants.get(name)?))) })
-            .collect();
+        let inputs: Option<Vec<Option<Option<&Ours>>>> =
+            node.inputs
+                .iter()
+                .map(|name| {
+                    if name.is_empty() { Some(None) } else { Some(Some(Some(&**self.constants.get(name)?))) }
+                })
+                .collect();
         let Some(inputs) = inputs else { return Ok(false) };
         let Ok(kernel) = kernel_of(node, &inputs) else { return Ok(false) };
         let views: Vec<_> = inputs.iter().map(|i| i.flatten().map(Ours::view)).collect();
