@@ -228,7 +228,7 @@ impl Wiring {
                 let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
                 let name = name.map_or("", String::as_str);
                 let scope = &self.model.symbols;
-                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget, scope);
+                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget / 4, scope);
                 Ok((expand(op), Vec::new()))
             }
             (Err(BuildError::Unsupported), Some(builder)) => of_tract(builder),
