@@ -33,6 +33,8 @@ mod prune;
 mod saved_model;
 mod slices;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text_format;
 mod variables;
 mod write;
@@ -60,7 +62,7 @@ pub(crate) fn loaders() -> Vec<Arc<dyn Loader>> {
 /// # Errors
 /// Where the directory is no SavedModel, the signature is not there, or the model has what a frozen
 /// graph cannot hold: a lookup table or a loop.
-pub fn freeze(directory: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
+pub fn freeze_saved_model(directory: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
     let graph = saved_model::read(&files::Directory::new(directory), options)?;
     Ok(write::graph_def(graph)?.encode_to_vec())
 }
@@ -70,7 +72,7 @@ pub fn freeze(directory: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadEr
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub fn pack(directory: &Path) -> Result<Vec<u8>, LoadError> {
+pub fn pack_saved_model(directory: &Path) -> Result<Vec<u8>, LoadError> {
     files::pack(directory)
 }
 
