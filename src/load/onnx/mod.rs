@@ -16,6 +16,8 @@ mod network;
 mod operator;
 mod proto;
 mod recognise;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod trial;
 

@@ -206,8 +206,12 @@ impl Wiring {
         let of_tract = |builder: &Builder| {
             let (operator, captures) = builder(context, &to_message(node)?)
                 .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator())))?;
-            Ok((Box::new(Bounded::new(operator, budget)) as Box<dyn InferenceOp>, captures))
+            let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
+            Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
+        if let Some(operator) = nan::in_place(node) {
+            return Ok((operator, Vec::new()));
+        }
         if let Some(builder) = builder
             && !nan::prefers_kernel(node)
         {
