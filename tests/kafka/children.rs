@@ -13,7 +13,6 @@ use modelswap::wire::CHUNK_BYTES;
 use modelswap::{Models, Scorer as _};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset;
@@ -157,27 +156,28 @@ fn consumes_and_scores() {
             say(&format!("live {version}"));
         }
         let Some(message) = message else { continue };
-        let message = message.unwrap();
-        let event = std::str::from_utf8(message.payload().unwrap()).unwrap();
-        let score = snapshot.predict(&[event.parse::<f32>().unwrap()]).unwrap();
-        let headers = score
-            .provenance()
-            .headers()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-        producer.begin_transaction().unwrap();
-        let value = score.values()[0].to_string();
-        let record = BaseRecord::to(&output).key(event).payload(&value).headers(headers);
-        producer.send(record).map_err(|(error, _)| error).unwrap();
+        // A batch: what has come by now, scored by one version and committed together.
+        let batch = std::iter::once(message).chain(std::iter::from_fn(|| consumer.poll(Duration::ZERO)));
         let mut offsets = rdkafka::TopicPartitionList::new();
-        let next = Offset::Offset(message.offset() + 1);
-        offsets.add_partition_offset(&input, message.partition(), next).unwrap();
+        producer.begin_transaction().unwrap();
+        for message in batch.take(50) {
+            let message = message.unwrap();
+            let event = std::str::from_utf8(message.payload().unwrap()).unwrap();
+            let score = snapshot.predict(&[event.parse::<f32>().unwrap()]).unwrap();
+            let headers = score.provenance().headers().fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: Some(value) })
+            });
+            let value = score.values()[0].to_string();
+            let record = BaseRecord::to(&output).key(event).payload(&value).headers(headers);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            let next = Offset::Offset(message.offset() + 1);
+            if offsets.set_partition_offset(&input, message.partition(), next).is_err() {
+                offsets.add_partition_offset(&input, message.partition(), next).unwrap();
+            }
+        }
         let group = consumer.group_metadata().unwrap();
         producer.send_offsets_to_transaction(&offsets, &group, PATIENCE).unwrap();
-        match producer.commit_transaction(PATIENCE) {
-            Ok(()) => {}
-            Err(KafkaError::Transaction(error)) => panic!("commit: {error}"),
-            Err(error) => panic!("commit: {error}"),
-        }
+        producer.commit_transaction(PATIENCE).unwrap();
     }
     pollster::block_on(models.shutdown());
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use modelswap::load::{LoadError, LoadOptions, Loader, Model, Payload};
 use modelswap::publish::PublishOptions;
-use modelswap::topic::{KafkaTopic, Topic};
+use modelswap::topic::{KafkaTopic, Topic, TopicWriter};
 use modelswap::wire::{CHUNK_BYTES, Header, chunk_key};
 use modelswap::{
     Artifact, ErrorKind, ModelScorer, Models, Scorer as _, Sha256Digest, Stage, Status, TopicState,
@@ -61,6 +61,10 @@ fn score(scorer: &ModelScorer) -> f32 {
 /// Writes raw records to partition 0 in one transaction.
 fn write(topic: &KafkaTopic, records: &[(String, Option<Bytes>, Vec<Header>)]) {
     let mut writer = topic.writer(&format!("{}-raw", topic.name())).unwrap();
+    write_with(&mut *writer, records);
+}
+
+fn write_with(writer: &mut dyn TopicWriter, records: &[(String, Option<Bytes>, Vec<Header>)]) {
     writer.begin().unwrap();
     for (key, value, headers) in records {
         writer.send(0, key.as_bytes(), value.clone(), headers).unwrap();
@@ -189,10 +193,12 @@ impl Loader for Counting {
 #[tokio::test]
 async fn of_two_hundred_stale_versions_only_the_newest_is_loaded() {
     let twin = Kafka::new(1);
+    let mut writer = twin.topic.writer("stale").unwrap();
     for version in 0..200_u16 {
         let file = number(f32::from(version), 1000);
         let artifact = Artifact::of(&file, None);
-        write(&twin.topic, &[chunk(&artifact, 0, file), document(&version.to_string(), &artifact)]);
+        let release = document(&version.to_string(), &artifact);
+        write_with(&mut *writer, &[chunk(&artifact, 0, file), release]);
     }
     let newest = publish(&twin.topic, number(200.0, 1000), "200");
     // Once with all of them on the topic, once when they have been compacted.
