@@ -11,6 +11,7 @@
     )
 )]
 
+mod batcher;
 mod error;
 mod features;
 mod index;
@@ -32,6 +33,7 @@ mod updater;
 mod verify;
 pub mod wire;
 
+pub use batcher::{Batcher, BatchingParameters, PendingScore, RowScore};
 pub use error::{Error, ErrorKind};
 pub use features::{Bound, Features, Inputs, NamedTensors, Rows};
 pub use models::{ModelScorer, Models, StatusWatch, Subscription};

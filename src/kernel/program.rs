@@ -8,7 +8,7 @@ use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 mod compile;
-pub(crate) use compile::Draft;
+pub(crate) use compile::{Draft, Planned};
 mod parts;
 pub(crate) use parts::{GraphParts, InputParts, NodeParts, ProgramError};
 

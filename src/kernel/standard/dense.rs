@@ -122,7 +122,10 @@ impl Kernel for Dense {
         let mut dims = like(inputs, 0);
         if let Some(last) = dims.as_mut().and_then(|d| d.last_mut()) {
             if matches!(*last, FactDim::Fixed(n) if n != self.depth) {
-                return Err(BuildError::invalid(format!("weights of {} rows for {last:?} values", self.depth)));
+                return Err(BuildError::invalid(format!(
+                    "weights of {} rows for {last:?} values",
+                    self.depth
+                )));
             }
             *last = FactDim::Fixed(self.columns);
         }
@@ -174,9 +177,9 @@ impl WithSimd for Multiply<'_> {
             match &layer.weights {
                 Weights::Columns(weights) => dots(simd, weights, &layer.bias, depth, x, to),
                 Weights::Panels(panels) => match PANEL / S::F32_LANES {
-                    1 => by_panels::<S, 8, 1>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    2 => by_panels::<S, 4, 2>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    4 => by_panels::<S, 2, 4>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    1 => by_panels::<S, 8, 2, 1>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    2 => by_panels::<S, 4, 1, 2>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    4 => by_panels::<S, 4, 1, 4>(simd, panels, &layer.bias, (depth, columns), x, to),
                     _ => plain(panels, &layer.bias, (depth, columns), x, to),
                 },
             }
@@ -189,12 +192,17 @@ impl WithSimd for Multiply<'_> {
 fn activate(values: &mut [f32], activation: Activation) {
     match activation {
         Activation::None => {}
-        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::LeakyRelu(slope) => {
-            values.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * slope } else { *x });
-        }
-        Activation::Sigmoid => values.iter_mut().for_each(|x| *x = vector::sigmoid_one(*x)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = vector::tanh_one(*x)),
+        Activation::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu(slope) => each(values, |x| if x < 0.0 { x * slope } else { x }),
+        Activation::Sigmoid => each(values, vector::sigmoid_one),
+        Activation::Tanh => each(values, vector::tanh_one),
+    }
+}
+
+#[inline(always)]
+fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in values {
+        *x = f(*x);
     }
 }
 
@@ -220,10 +228,10 @@ fn dots<S: Simd>(simd: S, weights: &[f32], bias: &[f32], depth: usize, x: &[f32]
     }
 }
 
-/// `R` rows times one panel, which is `V` registers wide, at a time; a row that is left alone goes
-/// through four panels at once, so that there are as many sums under way.
+/// `R` rows times `P` panels, each `V` registers wide, at a time; a row that is left alone goes
+/// through four panels at once, so that there are enough sums under way.
 #[inline(always)]
-fn by_panels<S: Simd, const R: usize, const V: usize>(
+fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     simd: S,
     panels: &[[f32; PANEL]],
     bias: &[f32],
@@ -238,9 +246,16 @@ fn by_panels<S: Simd, const R: usize, const V: usize>(
     let count = columns.div_ceil(PANEL);
     for start in (0..depth).step_by(DEPTH_BLOCK) {
         let end = depth.min(start + DEPTH_BLOCK);
-        let mut cell = Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
+        let mut cell =
+            Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
-        for panel in 0..count {
+        for panel in (0..count - count % P).step_by(P) {
+            let several = std::array::from_fn::<_, P, _>(|i| block(panel + i, start, end));
+            for row in (0..full).step_by(R) {
+                cell.compute::<R, P, V>(row, panel, several);
+            }
+        }
+        for panel in count - count % P..count {
             for row in (0..full).step_by(R) {
                 cell.compute::<R, 1, V>(row, panel, [block(panel, start, end)]);
             }
@@ -280,6 +295,7 @@ impl<S: Simd> Cell<'_, S> {
     /// `R` rows times `P` panels.
     #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "constant bounds, or slices cut to the length of the loop")]
+    #[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
     fn compute<const R: usize, const P: usize, const V: usize>(
         &mut self,
         row: usize,
@@ -355,13 +371,7 @@ fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
 }
 
 /// For processors without vector registers.
-fn plain(
-    panels: &[[f32; PANEL]],
-    bias: &[f32],
-    (depth, columns): (usize, usize),
-    x: &[f32],
-    to: &mut [f32],
-) {
+fn plain(panels: &[[f32; PANEL]], bias: &[f32], (depth, columns): (usize, usize), x: &[f32], to: &mut [f32]) {
     for (to, x) in to.chunks_exact_mut(columns).zip(x.chunks_exact(depth)) {
         let sums = to.chunks_mut(PANEL).zip(panels.chunks_exact(depth)).zip(bias.chunks(PANEL));
         for ((to, panel), bias) in sums {
@@ -387,9 +397,17 @@ mod tests {
 
     #[test]
     fn a_layer_of_any_size_is_the_plain_sum_of_products() {
-        for (rows, depth, columns) in
-            [(1, 30, 64), (7, 5, 3), (9, 33, 17), (8, 1, 16), (130, 7, 40), (3, 1030, 20), (2, 64, 1), (0, 4, 8), (1, 3, 81)]
-        {
+        for (rows, depth, columns) in [
+            (1, 30, 64),
+            (7, 5, 3),
+            (9, 33, 17),
+            (8, 1, 16),
+            (130, 7, 40),
+            (3, 1030, 20),
+            (2, 64, 1),
+            (0, 4, 8),
+            (1, 3, 81),
+        ] {
             let mut layer = Dense::new("Gemm", (depth, columns), weight, &[]);
             let bias: Vec<f32> = (0..columns).map(|c| c as f32).collect();
             layer.add_bias(&bias, 1.0);
@@ -401,16 +419,23 @@ mod tests {
                 let (r, c) = (i / columns, i % columns);
                 let sum: f64 = (0..depth).map(|k| f64::from(input(r * depth + k) * weight(k, c))).sum();
                 let want = sum + f64::from(bias[c]);
-                assert!((f64::from(*got) - want).abs() < 1e-3, "{rows}x{depth}x{columns} {r},{c}: {got} {want}");
+                assert!(
+                    (f64::from(*got) - want).abs() < 1e-3,
+                    "{rows}x{depth}x{columns} {r},{c}: {got} {want}"
+                );
             }
         }
     }
 
     #[test]
     fn nan_goes_through_every_activation() {
-        for activation in
-            [Activation::Relu, Activation::Sigmoid, Activation::Tanh, Activation::LeakyRelu(0.1), Activation::None]
-        {
+        for activation in [
+            Activation::Relu,
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::LeakyRelu(0.1),
+            Activation::None,
+        ] {
             let mut layer = Dense::new("Gemm", (2, 20), weight, &[]);
             layer.activate(activation);
             let mut out = [Tensor::default()];

@@ -101,13 +101,13 @@ fn operator(
     let nodes = Nodes::read(attributes)?;
     let double = nodes.thresholds.double || votes.weights.double || base_values.double;
     let forest = nodes.forest(&votes, targets)?;
-    finish(name, &forest, aggregate, double, base, transform, columns)
+    finish(name, forest, aggregate, double, base, transform, columns)
 }
 
 /// Lays out checked trees for an operator of ONNX, as yet without labels.
 pub(super) fn finish(
     name: &'static str,
-    forest: &Forest,
+    forest: Forest,
     aggregate: Aggregate,
     double: bool,
     base_values: Vec<f64>,
@@ -115,13 +115,13 @@ pub(super) fn finish(
     columns: Columns,
 ) -> Result<TreeOperator, BuildError> {
     let invalid = |error: super::builder::TreeError| BuildError::invalid(error.to_string());
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer trees than 2^53")]
+    let divisor = if aggregate.average { forest.trees.len().max(1) as f64 } else { 1.0 };
     let trees = if double {
         Trees::Double(Ensemble::new(name, forest, aggregate.fold, Features::F64).map_err(invalid)?)
     } else {
         Trees::Single(Ensemble::new(name, forest, aggregate.fold, Features::F32).map_err(invalid)?)
     };
-    #[expect(clippy::cast_precision_loss, reason = "there are fewer trees than 2^53")]
-    let divisor = if aggregate.average { forest.trees.len().max(1) as f64 } else { 1.0 };
     let finish = Finish { transform, base_values, divisor, columns };
     Ok(TreeOperator { name, trees, finish, labels: None, scores_as_input: false })
 }

@@ -5,6 +5,7 @@
 //! [`network`] (tract) for the rest. A model is handed out only after it has been tried.
 
 mod attributes;
+mod bounded;
 mod check;
 mod direct;
 mod external;
@@ -39,16 +40,13 @@ use crate::signature::{Dim, TensorSpec};
 const SMALL_CONSTANTS: u64 = 16 << 20;
 
 /// Operators that tract has fast code for, and that are in no tabular model.
-const NETWORK_OPERATORS: [&str; 14] = [
+const NETWORK_OPERATORS: [&str; 11] = [
     "Conv",
     "ConvTranspose",
     "ConvInteger",
     "QLinearConv",
     "QLinearMatMul",
     "MatMulInteger",
-    "LSTM",
-    "GRU",
-    "RNN",
     "MaxPool",
     "AveragePool",
     "GlobalAveragePool",

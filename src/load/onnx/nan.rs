@@ -7,7 +7,7 @@ use crate::kernel::program::NodeParts;
 
 /// Operators of the default domain that tract computes otherwise than the specification, mostly by
 /// losing a NaN, and that have a kernel of ours.
-const KERNEL_FIRST: [&str; 24] = [
+const KERNEL_FIRST: [&str; 29] = [
     "Relu",
     "Clip",
     "Max",
@@ -32,6 +32,11 @@ const KERNEL_FIRST: [&str; 24] = [
     "ArgMin",
     "TopK",
     "Erf",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "Scan",
+    "Einsum",
 ];
 
 /// True where a kernel is to be tried before tract's operator.

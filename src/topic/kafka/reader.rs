@@ -20,6 +20,8 @@ use crate::topic::{Oversized, TopicEvent};
 const RETRY: Duration = Duration::from_millis(250);
 /// How long brokers may be silent before it is called an outage, where no connection has failed.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How often a response may be too large before it is said of one of several partitions.
+const STRIKES: u32 = 5;
 /// The longest single wait for metadata.
 const METADATA: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub(super) struct Reader {
     next_check: Option<Instant>,
     check_interval: Option<Duration>,
     receive_limit: u64,
+    /// How many responses were too large since one was not.
+    strikes: u32,
 }
 
 /// How far a partition has been read.
@@ -75,6 +79,7 @@ impl Reader {
             next_check: Some(Instant::now()),
             check_interval: config.metadata_interval(),
             receive_limit: config.receive_limit(),
+            strikes: 0,
         })
     }
 
@@ -128,6 +133,13 @@ impl Reader {
     /// A response is larger than the client takes, and it asks for the same again and again.
     fn too_large(&mut self, reason: Option<&str>) {
         let limit = self.receive_limit;
+        self.strikes += 1;
+        // The error does not say which partition it is about, but the others go on being read: after
+        // a while it is the only one that is not at its end.
+        let candidates = self.partitions.values().filter(|p| !p.at_end && !p.blocked).count();
+        if candidates > 1 && self.strikes < STRIKES {
+            return;
+        }
         let Some((partition, offset)) = self.stuck_partition() else { return };
         let progress = self.partitions.entry(partition).or_default();
         if std::mem::replace(&mut progress.blocked, true) {
@@ -181,6 +193,7 @@ impl Reader {
 
     /// A fetch succeeded.
     fn fetched(&mut self) {
+        self.strikes = 0;
         match &self.trouble {
             None => {}
             Some(trouble) if trouble.fetching => self.tell_available(),
