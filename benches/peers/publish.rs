@@ -17,7 +17,7 @@ use crate::{broker, table};
 const SMALL_PUBLISHES: usize = 50;
 const LARGE_PUBLISHES: usize = 5;
 
-pub fn publish() -> Vec<Figure> {
+pub(crate) fn publish() -> Vec<Figure> {
     println!();
     vec![small(), large()]
 }
