@@ -223,7 +223,7 @@ impl<'a> Builder<'a> {
             }
             "If" | "StatelessIf" => Built::Wires(self.build_if(frame, node, inputs)?),
             "Identity" | "StopGradient" | "PreventGradient" | "Snapshot" | "CheckNumerics" | "EnsureShape"
-            | "RefIdentity" | "DebugIdentityV2" | "Print" | "PrintV2" | "PlaceholderWithDefault" | "OptimizationBarrier" => {
+            | "RefIdentity" | "GuaranteeConst" | "DebugIdentityV2" | "Print" | "PrintV2" | "PlaceholderWithDefault" | "OptimizationBarrier" => {
                 Built::Wires(vec![first()?])
             }
             "IdentityN" => Built::Wires(inputs.to_vec()),

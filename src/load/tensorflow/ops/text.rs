@@ -1,6 +1,6 @@
 //! Strings.
 
-use super::super::api::{Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_ndarray, tvec};
+use super::super::api::{Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_core, tract_ndarray, tvec};
 use super::super::graph::Node;
 use super::computed::Computed;
 use super::wiring::{Wired, Wiring, first};
@@ -14,6 +14,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "AsString" => as_string,
         "StringToNumber" => string_to_number,
         "StringLength" => string_length,
+        "StringJoin" => string_join,
         _ => return None,
     })
 }
@@ -74,6 +75,41 @@ fn string_to_number(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wir
     );
     let numbers = w.one(op, &[first(inputs)?])?;
     Ok(tvec!(w.cast(numbers, to)?))
+}
+
+fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
+    let separator = node.attributes.text("separator").unwrap_or_default().to_owned();
+    let inputs = w.same(inputs)?;
+    let op = Computed::new(
+        "StringJoin",
+        |facts| {
+            let shapes: Vec<_> = facts.iter().map(|f| &f.shape).collect();
+            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            Ok(tvec!(TypedFact::dt_shape(String::datum_type(), shape)))
+        },
+        move |values| {
+            let views = values.iter().map(|v| v.to_plain_array_view::<String>()).collect::<Result<Vec<_>, _>>()?;
+            let shapes: Vec<&[usize]> = views.iter().map(|v| v.shape()).collect();
+            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            let mut joined: Option<tract_ndarray::ArrayD<String>> = None;
+            for view in &views {
+                let Some(view) = view.broadcast(&*shape) else { bail!("the shapes do not agree") };
+                joined = Some(match joined {
+                    None => view.to_owned(),
+                    Some(mut before) => {
+                        before.zip_mut_with(&view, |a, b| {
+                            a.push_str(&separator);
+                            a.push_str(b);
+                        });
+                        before
+                    }
+                });
+            }
+            let Some(joined) = joined else { bail!("nothing to join") };
+            Ok(tvec!(EngineTensor::from(joined).into_tvalue()))
+        },
+    );
+    Ok(tvec!(w.one(op, &inputs)?))
 }
 
 fn string_length(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
