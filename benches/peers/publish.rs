@@ -16,6 +16,8 @@ use crate::{broker, table};
 
 const SMALL_PUBLISHES: usize = 50;
 const LARGE_PUBLISHES: usize = 5;
+/// How often is looked whether the new version scores.
+const GLANCE: Duration = Duration::from_micros(50);
 
 pub(crate) fn publish() -> Vec<Figure> {
     println!();
@@ -40,8 +42,12 @@ fn small() -> Figure {
                 if let Ok(position) = scorer.predict_into(&row, &mut out) {
                     live.store(position.offset, Ordering::Release);
                 }
+                // The broker needs the cores too.
+                std::thread::sleep(GLANCE);
             }
         });
+        // A panic in here must not leave the other thread behind.
+        let _stop = Stop(&done);
         for version in 0..SMALL_PUBLISHES {
             let header = |name: &str, value: String| Header { name: name.into(), value: value.into() };
             let headers =
@@ -54,14 +60,13 @@ fn small() -> Figure {
             let committed = start.elapsed();
             while live.load(Ordering::Acquire) < position.offset {
                 assert!(start.elapsed() < Duration::from_secs(60), "not live: {}", models.status());
-                std::hint::spin_loop();
+                std::thread::sleep(GLANCE);
             }
             let status = models.status();
             let load =
                 status.model("small").and_then(|m| m.live.as_ref()).map(|l| l.load_time + l.warm_up_time);
             samples.push((start.elapsed(), committed, load.unwrap_or_default()));
         }
-        done.store(true, Ordering::Relaxed);
     });
     wait(models.shutdown());
     let ms = |pick: fn(&(Duration, Duration, Duration)) -> Duration| {
@@ -80,6 +85,14 @@ fn small() -> Figure {
     );
     table::line("publish of 1 MB beside the load, p50", format!("{beside:.2} ms"), "10 ms");
     figure("publish to first prediction, 1 MB", &total)
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// 100 MB by the publisher, in chunks. Timed from the end of the publisher's own check of the model
