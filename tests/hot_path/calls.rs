@@ -15,7 +15,6 @@ const CALLS: usize = 20;
 fn a_tabular_onnx_model_is_called_without_an_allocation() {
     for name in [
         "sk_lr_iris",
-        "sk_pipe_poly_ridge",
         "sk_rf_binary",
         "sk_rf_reg",
         "sk_gb_binary",
