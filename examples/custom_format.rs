@@ -22,7 +22,7 @@ use modelswap::{
 struct LookupLoader;
 
 impl Loader for LookupLoader {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "lookup"
     }
 

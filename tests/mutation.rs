@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use modelswap::load::{Formats, LoadOptions, Model, Payload};
+use modelswap::load::{Formats, LoadOptions, Model, Payload, pack_saved_model};
 use modelswap::{Dim, ElementType, Tensor, TensorView};
 use serde::Deserialize;
 
@@ -25,7 +25,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 const ADDRESS_SPACE: u64 = 6 << 30;
 const MEMORY_BUDGET: u64 = 256 << 20;
 /// Larger files only make the same mistakes more slowly.
-const MAX_FILE: u64 = 100_000;
+const MAX_FILE: usize = 100_000;
 /// Set in a child: the numbers of the files that it is to try, `from..to`.
 const RANGE: &str = "MODELSWAP_MUTANTS";
 
@@ -209,7 +209,7 @@ fn sources() -> Vec<Source> {
             None => by_format.push((entry.format, vec![source])),
         }
     }
-    assert!(by_format.len() >= 5, "files of {} formats", by_format.len());
+    assert!(by_format.len() >= 6, "files of {} formats", by_format.len());
     // Half of all are ONNX, the other half is shared by the other formats.
     let (mut onnx, others): (Vec<_>, Vec<_>) =
         by_format.into_iter().partition(|(format, _)| format == "onnx");
@@ -230,16 +230,17 @@ fn sources() -> Vec<Source> {
 fn artifact(format: &str, path: &PathBuf) -> Option<(&'static str, Vec<u8>)> {
     let format = match format {
         "onnx" => "onnx",
+        "graphdef" if path.extension().is_some_and(|e| e == "pbtxt") => "tensorflow-text",
         "graphdef" => "tensorflow",
-        "xgboost" => "xgboost",
+        "saved_model" => "saved-model",
+        "xgboost" if path.extension().is_some_and(|e| e == "ubj") => "xgboost-ubj",
+        "xgboost" => "xgboost-json",
         "lightgbm" => "lightgbm",
         "catboost" => "catboost",
         _ => return None,
     };
-    if path.metadata().ok()?.len() > MAX_FILE {
-        return None;
-    }
-    Some((format, std::fs::read(path).ok()?))
+    let bytes = if path.is_dir() { pack_saved_model(path).ok()? } else { std::fs::read(path).ok()? };
+    (bytes.len() <= MAX_FILE).then_some((format, bytes))
 }
 
 /// A damaged copy, always the same one for a number, and what was done to it.

@@ -20,7 +20,7 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Vectors {
     artifact: Stated,
-    partitions: i32,
+    partitions: usize,
     partition: i32,
     records: Vec<Vector>,
     plain_version: PlainVersion,
@@ -33,9 +33,9 @@ struct Vectors {
 
 #[derive(Deserialize)]
 struct Stated {
-    bytes: usize,
+    bytes: u64,
     sha256: Sha256Digest,
-    chunks: usize,
+    chunks: u32,
 }
 
 #[derive(Deserialize)]
@@ -98,14 +98,11 @@ fn an_artifact_is_cut_into_the_chunks_and_keys_of_the_vectors() {
     let (vectors, artifact) = (vectors(), artifact());
     let stated = &vectors.artifact;
     let cut = Artifact::of(&artifact, None);
-    assert_eq!(
-        (cut.sha256, cut.bytes, cut.chunks as usize),
-        (stated.sha256, stated.bytes as u64, stated.chunks)
-    );
+    assert_eq!((cut.sha256, cut.bytes, cut.chunks), (stated.sha256, stated.bytes, stated.chunks));
     let records: Vec<_> = vectors.records.iter().filter(|r| r.value_sha256.is_some()).collect();
-    assert_eq!(records.len(), stated.chunks);
-    for (i, (chunk, record)) in artifact.chunks(CHUNK_BYTES).zip(records).enumerate() {
-        assert_eq!(chunk_key(&model("fraud"), cut.sha256, i as u32), record.key);
+    assert_eq!(u32::try_from(records.len()), Ok(stated.chunks));
+    for (i, (chunk, record)) in (0..).zip(artifact.chunks(CHUNK_BYTES).zip(records)) {
+        assert_eq!(chunk_key(&model("fraud"), cut.sha256, i), record.key);
         assert_eq!(record.bytes().unwrap(), chunk, "{}", record.what);
         assert_eq!(Some(Sha256Digest::of([chunk])), record.value_sha256);
     }
@@ -152,7 +149,7 @@ fn names_go_to_the_partitions_of_the_vectors() {
 #[tokio::test]
 async fn a_subscriber_follows_the_records_of_the_vectors() {
     let vectors = vectors();
-    let topic = MemoryTopic::new("models", vectors.partitions as usize);
+    let topic = MemoryTopic::new("models", vectors.partitions);
     let loader = Arc::new(SumLoader::default());
     let subscription = Models::subscribe_to(Arc::new(topic.clone())).model("fraud");
     let models = subscription.loader(loader.clone()).start().unwrap();
@@ -221,7 +218,7 @@ fn vectors() -> Vectors {
 
 /// Byte `i` is `i` modulo 251.
 fn artifact() -> Vec<u8> {
-    (0..=250).cycle().take(vectors().artifact.bytes).collect()
+    (0..=250).cycle().take(usize::try_from(vectors().artifact.bytes).unwrap()).collect()
 }
 
 fn file(name: &str) -> Vec<u8> {
@@ -239,7 +236,7 @@ struct SumLoader {
 }
 
 impl Loader for SumLoader {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "sum"
     }
 

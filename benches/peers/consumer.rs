@@ -21,7 +21,7 @@ const TURNS: usize = 7;
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Both consumers, in turns, over the same events.
-pub fn consumer() -> Vec<Figure> {
+pub(crate) fn consumer() -> Vec<Figure> {
     println!();
     let work = Work::read("boosting");
     let served = Served::start(&work);

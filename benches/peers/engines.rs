@@ -5,16 +5,14 @@ use ort::memory::Allocator;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::Tensor;
-use tract_onnx::prelude::{
-    Framework, InferenceModelExt, IntoTValue, IntoTensor, Runnable, TValue, TypedModel, tvec,
-};
+use tract_onnx::prelude::{Datum, Framework, InferenceModelExt, IntoTValue, TValue, TypedModel, tvec};
 use tract_onnx::tract_hir::internal::{InferenceFact, IntoRunnable, Tensor as TractTensor, TypedSimpleState};
 
 use crate::support::{Served, Work};
 use crate::turns::Contender;
 
 /// This crate: the scorer of a live model, into the caller's buffer.
-pub struct Ours<'a> {
+pub(crate) struct Ours<'a> {
     work: &'a Work,
     scorer: ModelScorer,
     batches: Vec<&'a [f32]>,
@@ -23,7 +21,7 @@ pub struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    pub fn new(work: &'a Work, batch: usize) -> Self {
+    pub(crate) fn new(work: &'a Work, batch: usize) -> Self {
         let served = Served::start(work);
         let out = vec![0.0; batch * work.scores().0];
         Self { work, scorer: served.scorer.clone(), batches: work.batches(batch), out, _served: served }
@@ -47,7 +45,7 @@ impl Contender for Ours<'_> {
 
 /// onnxruntime at its best on one thread: all optimisations, inputs and outputs bound beforehand,
 /// only the scores computed.
-pub struct OnnxRuntime {
+pub(crate) struct OnnxRuntime {
     session: Session,
     bindings: Vec<IoBinding>,
     output: String,
@@ -55,7 +53,7 @@ pub struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    pub fn new(work: &Work, batch: usize) -> Self {
+    pub(crate) fn new(work: &Work, batch: usize) -> Self {
         let mut builder = Session::builder()
             .unwrap()
             .with_optimization_level(GraphOptimizationLevel::All)
@@ -99,7 +97,7 @@ impl Contender for OnnxRuntime {
 }
 
 /// tract with nothing around it: the plan for exactly this batch, its state reused.
-pub struct BareTract<'a> {
+pub(crate) struct BareTract<'a> {
     state: TypedSimpleState,
     shape: Vec<usize>,
     batches: Vec<&'a [f32]>,
@@ -111,7 +109,7 @@ pub struct BareTract<'a> {
 
 impl<'a> BareTract<'a> {
     /// `None` where tract cannot run the model, or not rightly.
-    pub fn new(work: &'a Work, batch: usize, prepared: bool) -> Option<Self> {
+    pub(crate) fn new(work: &'a Work, batch: usize, prepared: bool) -> Option<Self> {
         if !["mlp", "cnn", "lstm", "mlp_1mb", "mlp_100mb"].contains(&&*work.name) {
             return None;
         }

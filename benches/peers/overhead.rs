@@ -13,7 +13,7 @@ use crate::table;
 use crate::turns::{Contender, Figure, Turns, quantile};
 
 /// The MLP at batch 1: the live scorer, its engine without the scorer, and bare tract.
-pub fn overhead(turns: Turns) -> Vec<Figure> {
+pub(crate) fn overhead(turns: Turns) -> Vec<Figure> {
     println!("\n{}", table::heading("bare engine"));
     let work = Work::read("mlp");
     let bare_tract = |prepared| Box::new(BareTract::new(&work, 1, prepared).expect("an MLP"));
@@ -60,7 +60,7 @@ impl Contender for BareEngine<'_> {
 }
 
 /// What two threads score over what one does, with one scorer for both.
-pub fn threads(seconds: f64) -> Vec<Figure> {
+pub(crate) fn threads(seconds: f64) -> Vec<Figure> {
     println!();
     let mut figures = Vec::new();
     for name in ["iris", "boosting", "mlp"] {

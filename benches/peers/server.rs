@@ -18,7 +18,7 @@ use crate::support::{Work, folder};
 use crate::turns::Contender;
 
 /// A running MLServer; it ends with this.
-pub struct MlServer {
+pub(crate) struct MlServer {
     process: Child,
     http: u16,
     grpc: u16,
@@ -26,7 +26,7 @@ pub struct MlServer {
 
 impl MlServer {
     /// Starts a server of `pipeline.joblib`; `None` where it is not installed: see `benches/run`.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = folder().join("mlserver-venv/bin/mlserver");
         if !program.exists() {
             return None;
@@ -92,7 +92,7 @@ fn free_port() -> u16 {
 }
 
 /// One connection, one request after the other, over gRPC.
-pub struct OverGrpc<'a> {
+pub(crate) struct OverGrpc<'a> {
     runtime: tokio::runtime::Runtime,
     client: Grpc<Channel>,
     batches: Vec<&'a [f32]>,
@@ -101,7 +101,7 @@ pub struct OverGrpc<'a> {
 }
 
 impl<'a> OverGrpc<'a> {
-    pub fn new(server: &MlServer, work: &'a Work, batch: usize) -> Self {
+    pub(crate) fn new(server: &MlServer, work: &'a Work, batch: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", server.grpc)).unwrap();
         let channel = runtime.block_on(endpoint.tcp_nodelay(true).connect()).unwrap();
@@ -148,7 +148,7 @@ impl Contender for OverGrpc<'_> {
 }
 
 /// One connection, one request after the other, over HTTP and JSON.
-pub struct OverRest<'a> {
+pub(crate) struct OverRest<'a> {
     stream: BufReader<TcpStream>,
     batches: Vec<&'a [f32]>,
     shape: Vec<usize>,
@@ -156,7 +156,7 @@ pub struct OverRest<'a> {
 }
 
 impl<'a> OverRest<'a> {
-    pub fn new(server: &MlServer, work: &'a Work, batch: usize) -> Self {
+    pub(crate) fn new(server: &MlServer, work: &'a Work, batch: usize) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
         stream.set_nodelay(true).unwrap();
         let (batches, shape) = (work.batches(batch), work.shape(batch));

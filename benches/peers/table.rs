@@ -7,12 +7,12 @@ use crate::turns::Figure;
 
 /// What a ratio is to be.
 #[derive(Clone, Copy)]
-pub enum Target {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
 }
 
-pub fn heading(base: &str) -> String {
+pub(crate) fn heading(base: &str) -> String {
     format!(
         "| work | batch | contender | p50 us | p99 us | rows/s | p50 over {base}'s | target |\n\
          |---|---|---|---|---|---|---|---|"
@@ -20,7 +20,7 @@ pub fn heading(base: &str) -> String {
 }
 
 /// One line for each figure. The target is that of the ratio between this crate and the others.
-pub fn print(figures: &[Figure], base: &str, target: Option<Target>) {
+pub(crate) fn print(figures: &[Figure], base: &str, target: Option<Target>) {
     let base = figures.iter().find(|f| f.contender == base).map_or(f64::NAN, |f| f.p50_ns);
     for figure in figures {
         let ratio = figure.p50_ns / base;
@@ -50,12 +50,12 @@ fn verdict(sign: &str, bound: f64, reached: bool) -> String {
 }
 
 /// A line below a table.
-pub fn line(what: &str, found: impl Display, target: &str) {
+pub(crate) fn line(what: &str, found: impl Display, target: &str) {
     println!("{what}: {found} (target: {target})");
 }
 
 /// Writes figures to `target/bench`; those of other pieces of work that are there stay.
-pub fn write(name: &str, figures: &[Figure]) {
+pub(crate) fn write(name: &str, figures: &[Figure]) {
     let path = folder().join(name);
     let same = |value: &serde_json::Value| {
         figures.iter().any(|f| value["work"] == *f.work && value["batch"] == f.batch)

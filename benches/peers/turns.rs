@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Something that does a piece of work.
-pub trait Contender {
+pub(crate) trait Contender {
     fn name(&self) -> &str;
 
     /// Does it once, for batch `index` of those that it was made for, around and around.
@@ -19,7 +19,7 @@ pub trait Contender {
 
 /// What one contender reached.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     pub work: String,
     pub batch: usize,
     pub contender: String,
@@ -30,7 +30,7 @@ pub struct Figure {
 
 /// How long a turn is, and how many there are.
 #[derive(Clone, Copy)]
-pub struct Turns {
+pub(crate) struct Turns {
     pub length: Duration,
     pub count: usize,
     /// How many calls are timed together; 1 but for what is shorter than the clock is fine.
@@ -39,19 +39,24 @@ pub struct Turns {
 
 impl Turns {
     /// Turns that take so many seconds in all for each contender.
-    pub fn of(seconds: f64) -> Self {
+    pub(crate) fn of(seconds: f64) -> Self {
         let length = Duration::from_millis(20);
         let count = (seconds / length.as_secs_f64()).ceil().max(3.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
         Self { length, count: count as usize, calls: 1 }
     }
 
-    pub const fn calls(self, calls: u32) -> Self {
+    pub(crate) const fn calls(self, calls: u32) -> Self {
         Self { calls, ..self }
     }
 
     /// Lets the contenders work in turns, and answers what each reached.
-    pub fn run(self, work: &str, batch: usize, contenders: &mut [Box<dyn Contender + '_>]) -> Vec<Figure> {
+    pub(crate) fn run(
+        self,
+        work: &str,
+        batch: usize,
+        contenders: &mut [Box<dyn Contender + '_>],
+    ) -> Vec<Figure> {
         agree(work, contenders);
         let clock = clock_ns();
         let mut samples = vec![Vec::new(); contenders.len()];
@@ -104,7 +109,7 @@ impl Turns {
 }
 
 /// Sorted samples' quantile.
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the samples")]
     let index = (q * (sorted.len() as f64 - 1.0)).round() as usize;
     sorted.get(index).copied().unwrap_or(f64::NAN)

@@ -13,7 +13,7 @@ use modelswap::{
 };
 
 /// A model of the benches, with rows to score.
-pub struct Work {
+pub(crate) struct Work {
     pub name: String,
     file: Vec<u8>,
     values: Vec<f32>,
@@ -22,7 +22,7 @@ pub struct Work {
 }
 
 impl Work {
-    pub fn read(name: &str) -> Self {
+    pub(crate) fn read(name: &str) -> Self {
         let read = |extension: &str| {
             let path = folder().join(format!("models/{name}.{extension}"));
             std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run benches/run first", path.display()))
@@ -35,17 +35,17 @@ impl Work {
         work
     }
 
-    pub fn file(&self) -> &[u8] {
+    pub(crate) fn file(&self) -> &[u8] {
         &self.file
     }
 
     /// The model, loaded as a subscriber loads it.
-    pub fn load(&self) -> Arc<dyn Model> {
+    pub(crate) fn load(&self) -> Arc<dyn Model> {
         load(&self.file)
     }
 
     /// The model as a version that was not published.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let provenance = Provenance::new(
             self.name.parse().unwrap(),
             "bench",
@@ -56,27 +56,27 @@ impl Work {
     }
 
     /// The number of values of a row.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.dims.iter().product()
     }
 
     /// The shape of a batch.
-    pub fn shape(&self, batch: usize) -> Vec<usize> {
+    pub(crate) fn shape(&self, batch: usize) -> Vec<usize> {
         std::iter::once(batch).chain(self.dims.iter().copied()).collect()
     }
 
     /// Several batches of different rows, so that no contender scores what it has just seen.
-    pub fn batches(&self, batch: usize) -> Vec<&[f32]> {
+    pub(crate) fn batches(&self, batch: usize) -> Vec<&[f32]> {
         self.values.chunks_exact(self.width() * batch).take(64).collect()
     }
 
     /// A batch as features.
-    pub fn rows<'a>(&self, batch: &'a [f32]) -> Rows<'a> {
+    pub(crate) fn rows<'a>(&self, batch: &'a [f32]) -> Rows<'a> {
         Rows::new(batch, self.width()).unwrap()
     }
 
     /// The number of scores of one row, and the name of the output that gives them.
-    pub fn scores(&self) -> (usize, String) {
+    pub(crate) fn scores(&self) -> (usize, String) {
         let model = self.load();
         let signature = model.signature();
         let output = signature.score_output().expect("a floating-point output");
@@ -85,7 +85,7 @@ impl Work {
     }
 }
 
-pub fn load(file: &[u8]) -> Arc<dyn Model> {
+pub(crate) fn load(file: &[u8]) -> Arc<dyn Model> {
     let payload = Payload::from(file.to_vec());
     let formats = Formats::default();
     let loader = formats.choose(None, &payload).unwrap();
@@ -93,7 +93,7 @@ pub fn load(file: &[u8]) -> Arc<dyn Model> {
 }
 
 /// A subscription to a topic in memory, with one model that is live.
-pub struct Served {
+pub(crate) struct Served {
     pub topic: MemoryTopic,
     pub models: Models,
     pub scorer: ModelScorer,
@@ -101,7 +101,7 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn start(work: &Work) -> Self {
+    pub(crate) fn start(work: &Work) -> Self {
         let topic = MemoryTopic::new("models", 1);
         let models = Models::subscribe_to(Arc::new(topic.clone())).model(&work.name).start().unwrap();
         let scorer = models.scorer(&work.name).unwrap();
@@ -112,7 +112,7 @@ impl Served {
     }
 
     /// Writes a release in one record, and removes what it replaces.
-    pub fn publish(&self, version: &str, file: &[u8]) {
+    pub(crate) fn publish(&self, version: &str, file: &[u8]) {
         let header = |name: &str, value: &str| Header { name: name.into(), value: value.to_owned().into() };
         let sha256 = Sha256Digest::of([file]).to_string();
         let headers = [header(SHA256_HEADER, &sha256), header(VERSION_HEADER, version)];
@@ -125,17 +125,17 @@ impl Served {
 }
 
 /// Runs a future to its end.
-pub fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// Where the models are and the figures go: `target/bench`.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
 }
 
 /// An input by its name, as [`NamedTensors`].
-pub fn named(input: &str, shape: &[usize], values: &[f32]) -> NamedTensors {
+pub(crate) fn named(input: &str, shape: &[usize], values: &[f32]) -> NamedTensors {
     let mut tensor = Tensor::default();
     tensor.reset::<f32>(Shape::new(shape).unwrap()).copy_from_slice(values);
     NamedTensors::new().with(input, tensor)

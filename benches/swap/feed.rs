@@ -16,13 +16,13 @@ use modelswap::{Artifact, ModelName, Position, Sha256Digest};
 use crate::support::{Work, folder};
 
 /// One of the two versions that take turns: the model with another comment at its end.
-pub struct Variant {
+pub(crate) struct Variant {
     file: File,
     artifact: Artifact,
 }
 
 impl Variant {
-    pub fn pair(work: &Work) -> [Self; 2] {
+    pub(crate) fn pair(work: &Work) -> [Self; 2] {
         ["a", "b"].map(|comment| {
             // Field 6 of ONNX's ModelProto, a text; the last one counts.
             let tail = [0x32, 1, comment.as_bytes()[0]];
@@ -40,7 +40,7 @@ impl Variant {
 
 /// A topic of one partition: for every release its chunks, then its document.
 #[derive(Clone)]
-pub struct Feed {
+pub(crate) struct Feed {
     shared: Arc<Shared>,
 }
 
@@ -53,14 +53,14 @@ struct Shared {
 }
 
 impl Feed {
-    pub fn new(model: &str, variants: [Variant; 2]) -> Self {
+    pub(crate) fn new(model: &str, variants: [Variant; 2]) -> Self {
         let model = model.parse().unwrap();
         let shared = Shared { model, variants, releases: Mutex::new(0), changed: Condvar::new() };
         Self { shared: Arc::new(shared) }
     }
 
     /// Lets the next release appear, and answers its version.
-    pub fn publish(&self) -> String {
+    pub(crate) fn publish(&self) -> String {
         let mut releases = self.shared.releases.lock().unwrap();
         *releases += 1;
         self.shared.changed.notify_all();

@@ -28,7 +28,7 @@ const SMALL_SWAPS: usize = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     Quiet,
     Swapping,
 }
@@ -130,7 +130,7 @@ impl<'a> Scored<'a> {
 }
 
 /// One thread that scores without a pause, through all phases.
-pub struct Run {
+pub(crate) struct Run {
     histograms: [Histogram<u64>; 2],
     swaps: u64,
     pub buckets: Vec<Bucket>,
@@ -138,7 +138,7 @@ pub struct Run {
 }
 
 /// The latencies of a tenth of a second.
-pub struct Bucket {
+pub(crate) struct Bucket {
     pub at: Duration,
     pub p50_ns: u64,
     pub p999_ns: u64,

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_millis(20);
 
 /// Resident memory at one moment.
-pub struct MemorySample {
+pub(crate) struct MemorySample {
     pub at: Duration,
     pub bytes: u64,
 }
 
 /// A thread that looks at the memory again and again.
-pub struct Sampler {
+pub(crate) struct Sampler {
     done: Arc<AtomicBool>,
     thread: JoinHandle<Vec<MemorySample>>,
 }
 
 impl Sampler {
-    pub fn start(begun: Instant) -> Self {
+    pub(crate) fn start(begun: Instant) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&done);
         let thread = std::thread::spawn(move || {
@@ -34,24 +34,24 @@ impl Sampler {
         Self { done, thread }
     }
 
-    pub fn stop(self) -> Vec<MemorySample> {
+    pub(crate) fn stop(self) -> Vec<MemorySample> {
         self.done.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
 /// Resident memory now.
-pub fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     field("VmRSS:")
 }
 
 /// The most resident memory since [`reset_peak`].
-pub fn peak() -> u64 {
+pub(crate) fn peak() -> u64 {
     field("VmHWM:")
 }
 
 /// Begins to look for the peak anew.
-pub fn reset_peak() {
+pub(crate) fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 

@@ -13,7 +13,7 @@ const PANEL: f64 = 200.0;
 const TOPS: [f64; 2] = [50.0, 310.0];
 
 /// Writes the plot of a run.
-pub fn write(path: &Path, run: &Run, phase: Duration) {
+pub(crate) fn write(path: &Path, run: &Run, phase: Duration) {
     let seconds = phase.as_secs_f64() * PHASES.len() as f64;
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 550" font-family="sans-serif" font-size="12">

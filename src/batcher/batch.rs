@@ -100,14 +100,14 @@ impl Batch {
         let rows = replies.len();
         let ran = padded.unwrap_or(rows).max(rows);
         self.pad(rows, ran);
-        let together = self.predict(snapshot, None);
-        match together {
+        match self.predict(snapshot, None) {
             Ok(prediction) if by_rows(&prediction, ran) => {
                 let prediction = Arc::new(prediction);
                 for (row, reply) in replies.drain(..).enumerate() {
                     send(reply, Ok(RowScore::new(Arc::clone(&prediction), row, ran)));
                 }
             }
+            Err(error) if ran == 1 => replies.drain(..).for_each(|reply| send(reply, Err(error.clone()))),
             // Whose row it was shows when each runs by itself; and what an output that is not by
             // rows is for one of them.
             _ => {
@@ -121,12 +121,10 @@ impl Batch {
 
     /// Adds copies of the last row, which is one that the model can take if it can take the batch.
     fn pad(&mut self, rows: usize, padded: usize) {
-        for input in &mut self.inputs {
-            let last = rows.checked_sub(1).and_then(|last| input.rows.view().rows(last..rows));
-            if padded > rows
-                && let Some(last) = last.map(|last| last.to_tensor())
-            {
-                (rows..padded).for_each(|_| input.rows.append_rows(last.view()));
+        for input in self.inputs.iter_mut().filter(|_| padded > rows) {
+            let last = input.rows.view().rows(rows.saturating_sub(1)..rows).map(|row| row.to_tensor());
+            for last in last.iter().cycle().take(padded - rows) {
+                input.rows.append_rows(last.view());
             }
         }
     }

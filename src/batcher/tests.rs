@@ -191,6 +191,8 @@ async fn a_row_that_the_model_fails_on_fails_alone() {
         }
         assert_eq!(answers, [Ok(vec![1.0]), Err(error), Ok(vec![3.0])]);
         assert_eq!(sizes.try_iter().collect::<Vec<_>>(), [3, 1, 1, 1]);
+        assert!(batcher.predict(&[bad]).await.is_err());
+        assert_eq!(sizes.try_iter().collect::<Vec<_>>(), [1], "a single row is not tried twice");
     }
 }
 

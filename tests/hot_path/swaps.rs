@@ -87,7 +87,7 @@ struct CountedLoader {
 }
 
 impl Loader for CountedLoader {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "counted"
     }
 

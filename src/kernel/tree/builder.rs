@@ -10,7 +10,7 @@ use super::threshold;
 pub(crate) const MAX_FEATURES: usize = 1 << 24;
 
 /// The most targets that an ensemble may have.
-pub(crate) const MAX_TARGETS: usize = 1 << 20;
+pub(crate) const MAX_TARGETS: usize = 1 << 16;
 
 /// The test of an inner node; true leads to the `yes` child.
 #[derive(Clone, Debug, PartialEq)]

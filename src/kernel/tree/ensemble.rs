@@ -67,12 +67,13 @@ enum Rounding {
     Down,
 }
 
-/// The type of the features for which an ensemble is laid out; it can be evaluated on the other
-/// one, too.
+/// Which features an ensemble is to be evaluated on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Features {
+    /// Only `f32`, so that `f64` thresholds can be rounded to them.
     F32,
-    F64,
+    /// `f32` or `f64`.
+    Any,
 }
 
 /// A row's features as they come.

@@ -4,6 +4,7 @@
 use tract_onnx::tract_hir::internal::*;
 
 use crate::load::RunError;
+use crate::load::tract::nan::KeepNan;
 
 /// The largest result that is computed ahead. tract keeps none that is larger anyway.
 const MAX_AHEAD: u64 = 16 << 20;
@@ -13,11 +14,13 @@ const MAX_AHEAD: u64 = 16 << 20;
 pub(super) struct Bounded {
     inner: Box<dyn InferenceOp>,
     max_bytes: u64,
+    /// tract's operator takes a maximum by comparison, which loses NaN.
+    loses_nan: bool,
 }
 
 impl Bounded {
-    pub(super) fn new(inner: Box<dyn InferenceOp>, max_bytes: u64) -> Self {
-        Self { inner, max_bytes }
+    pub(super) fn new(inner: Box<dyn InferenceOp>, max_bytes: u64, loses_nan: bool) -> Self {
+        Self { inner, max_bytes, loses_nan }
     }
 }
 
@@ -107,7 +110,50 @@ impl InferenceOp for Bounded {
         target: &mut TypedModel,
         mapping: &HashMap<OutletId, OutletId>,
     ) -> TractResult<TVec<OutletId>> {
-        self.inner.to_typed(source, node, target, mapping)
+        let mut outputs = self.inner.to_typed(source, node, target, mapping)?;
+        if self.loses_nan
+            && let Some(input) = node.inputs.first().and_then(|input| mapping.get(input)).copied()
+            && let Some(output) = outputs.first_mut()
+        {
+            let keep = KeepNan { spread: Some(Box::new(Spread(self.inner.clone()))) };
+            let kept = target.wire_node(format!("{}.nan", node.name), keep, &[input, *output])?;
+            *output = kept.first().copied().unwrap_or(*output);
+        }
+        Ok(outputs)
+    }
+}
+
+/// An operator of one input, by which [`KeepNan`] finds where a NaN reaches.
+#[derive(Clone, Debug)]
+struct Spread(Box<dyn InferenceOp>);
+
+impl PartialEq for Spread {
+    fn eq(&self, _other: &Self) -> bool {
+        false
+    }
+}
+
+impl Eq for Spread {}
+
+impl Op for Spread {
+    fn name(&self) -> StaticName {
+        self.0.name()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Spread {
+    fn eval_out_of_plan(&self, inputs: TVec<TValue>) -> TractResult<Option<TVec<TValue>>> {
+        self.0.eval_out_of_plan(inputs)
+    }
+}
+
+impl TypedOp for Spread {
+    as_op!();
+
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        bail!("not an operator of a graph")
     }
 }
 

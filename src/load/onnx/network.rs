@@ -208,8 +208,12 @@ impl Wiring {
         let of_tract = |builder: &Builder| {
             let (operator, captures) = builder(context, &to_message(node)?)
                 .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator())))?;
-            Ok((Box::new(Bounded::new(operator, budget)) as Box<dyn InferenceOp>, captures))
+            let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
+            Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
+        if let Some(operator) = nan::in_place(node) {
+            return Ok((operator, Vec::new()));
+        }
         if let Some(builder) = builder
             && !nan::prefers_kernel(node)
         {
@@ -230,7 +234,7 @@ impl Wiring {
                 let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
                 let name = name.map_or("", String::as_str);
                 let scope = &self.model.symbols;
-                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget, scope);
+                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget / 4, scope);
                 Ok((expand(op), Vec::new()))
             }
             (Err(BuildError::Unsupported), Some(builder)) => of_tract(builder),

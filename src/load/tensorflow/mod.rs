@@ -8,7 +8,7 @@
 //! |---|---|
 //! | SavedModel directory or tar | [`files`], [`saved_model`], [`bundle`] (over [`table`], [`slices`]), [`variables`] |
 //! | GraphDef | [`frozen`] |
-//! | `.pbtxt` of either | [`text_format`] |
+//! | `.pbtxt` of either | [`text_format`], by the names in [`schema`] |
 //!
 //! This module and its sister for ONNX are the only ones that name tract.
 
@@ -31,6 +31,7 @@ mod op_outputs;
 mod ops;
 mod prune;
 mod saved_model;
+mod schema;
 mod slices;
 mod table;
 #[cfg(test)]
@@ -59,9 +60,11 @@ pub(crate) fn loaders() -> Vec<Arc<dyn Loader>> {
 /// that nothing consumes are identities named after its outputs, both sorted by name; so the frozen
 /// graph has the signature's names without anything beside it.
 ///
+/// A lookup table becomes two constants, keys and values, that its look-ups take in place of the
+/// table: a form that only this crate reads, because a GraphDef has no place for a table's content.
+///
 /// # Errors
-/// Where the directory is no SavedModel, the signature is not there, or the model has what a frozen
-/// graph cannot hold: a lookup table or a loop.
+/// Where the directory is no SavedModel, the signature is not there, or a variable has no value.
 pub fn freeze_saved_model(directory: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
     let graph = saved_model::read(&files::Directory::new(directory), options)?;
     Ok(write::graph_def(graph)?.encode_to_vec())

@@ -21,7 +21,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LoadError> {
         return Err(bad("does not end in the magic number of a table"));
     }
     let mut cursor = Cursor { bytes: footer };
-    let (_meta, index) = (cursor.handle()?, cursor.handle()?);
+    let (meta, index) = (cursor.handle()?, cursor.handle()?);
+    // Nothing in it is needed, but a file that was damaged there is damaged.
+    block(bytes, meta)?;
     let mut entries = Vec::new();
     let mut read = 0_usize;
     for (_, handle) in block(bytes, index)? {

@@ -82,6 +82,10 @@ impl<'a> Builder<'a> {
 
     /// The inputs of a look-up, with keys and values in place of the table's handle.
     pub(super) fn with_table(&mut self, node: &NodeDef, inputs: Vec<Port>) -> Result<Vec<Port>, LoadError> {
+        // In a graph that `freeze` wrote, keys and values are inputs already.
+        if inputs.len() == 4 {
+            return Ok(inputs);
+        }
         let [table, keys, default] = inputs.as_slice() else {
             return Err(malformed(format!("the look-up `{}` has {} inputs", node.name, inputs.len())));
         };

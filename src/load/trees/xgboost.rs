@@ -24,7 +24,7 @@ impl Loader for XgboostJson {
     }
 
     fn recognises(&self, payload: &Payload) -> bool {
-        starts_with_object_of(payload, &["learner", "version", "Config"])
+        starts_with_object_of(payload, &["learner", "version"])
     }
 
     fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {

@@ -33,7 +33,11 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "L2Loss" => l2_loss,
         op if function(op).is_some() || guarded(op).is_some() => |w, n, i| {
             let x = w.plain_float(&n.op, first(i)?)?;
-            if let Some(op) = function(&n.op) {
+            let op = match function(&n.op) {
+                None if w.datum(x)? == DatumType::F64 => exact(&n.op),
+                op => op,
+            };
+            if let Some(op) = op {
                 return Ok(tvec!(w.one(op, &[x])?));
             }
             let op = guarded(&n.op).ok_or(WiringError::Unsupported)?;
@@ -78,6 +82,7 @@ fn function(op: &str) -> Option<Box<dyn TypedOp>> {
         "Selu" => nan::selu(),
         "Softplus" => nan::softplus(),
         "Softsign" => nan::softsign(),
+        "Erfc" => nan::exact_erfc(),
         _ => return None,
     }))
 }
@@ -88,6 +93,16 @@ fn guarded(op: &str) -> Option<Box<dyn TypedOp>> {
         "Sigmoid" => nn::sigmoid(),
         "Tanh" => math::tanh(),
         "Erf" => math::erf(),
+        _ => return None,
+    }))
+}
+
+/// The same in double precision, for which there is no approximation.
+fn exact(op: &str) -> Option<Box<dyn TypedOp>> {
+    Some(Box::new(match op {
+        "Sigmoid" => nan::exact_sigmoid(),
+        "Tanh" => nan::exact_tanh(),
+        "Erf" => nan::exact_erf(),
         _ => return None,
     }))
 }

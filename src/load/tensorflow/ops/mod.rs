@@ -17,6 +17,7 @@ mod image;
 mod indexing;
 mod logic;
 mod norm;
+mod partition;
 mod reduce;
 mod selection;
 mod shape;
@@ -30,7 +31,7 @@ type Family = fn(&str) -> Option<Handler>;
 /// States one node; gets the outlets of its inputs, gives those of its outputs.
 type Handler = fn(&mut Wiring<'_>, &Node, &[super::api::OutletId]) -> Wired;
 
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 12] = [
     arithmetic::handler,
     logic::handler,
     shape::handler,
@@ -42,6 +43,7 @@ const FAMILIES: [Family; 11] = [
     norm::handler,
     image::handler,
     text::handler,
+    partition::handler,
 ];
 
 /// True for an operator that can be stated.

@@ -1,8 +1,6 @@
 //! Strings.
 
-use super::super::api::{
-    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_ndarray, tvec,
-};
+use super::super::api::{Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_core, tract_ndarray, tvec};
 use super::super::graph::Node;
 use super::computed::Computed;
 use super::wiring::{Wired, Wiring, first};
@@ -16,6 +14,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "AsString" => as_string,
         "StringToNumber" => string_to_number,
         "StringLength" => string_length,
+        "StringJoin" => string_join,
         _ => return None,
     })
 }
@@ -23,9 +22,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 fn map(w: &mut Wiring<'_>, x: OutletId, f: fn(&str) -> String) -> Wired {
     let op = Computed::new(
         "MapString",
-        |facts| {
-            Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect())
-        },
+        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect()),
         move |values| {
             let [x] = values else { bail!("one input expected") };
             let words = x.to_plain_array_view::<String>()?;
@@ -38,17 +35,14 @@ fn map(w: &mut Wiring<'_>, x: OutletId, f: fn(&str) -> String) -> Wired {
 /// Whole numbers and truth values only: how a float is written depends on more than its value.
 fn as_string(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let x = w.plain(first(inputs)?)?;
-    let plain = node.attributes.int("width").unwrap_or(-1) < 0
-        && node.attributes.text("fill").unwrap_or_default().is_empty();
+    let plain = node.attributes.int("width").unwrap_or(-1) < 0 && node.attributes.text("fill").unwrap_or_default().is_empty();
     let datum = w.datum(x)?;
     if !plain || !(datum.is_integer() || datum == bool::datum_type()) {
         return Err(WiringError::Unsupported);
     }
     let op = Computed::new(
         "AsString",
-        |facts| {
-            Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect())
-        },
+        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect()),
         |values| {
             let [x] = values else { bail!("one input expected") };
             let words: Vec<String> = if x.datum_type() == bool::datum_type() {
@@ -76,13 +70,46 @@ fn string_to_number(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wir
                 s.trim().parse::<f64>().map_err(|_| super::super::api::format_err!("`{s}` is not a number"))
             });
             let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
-            Ok(tvec!(
-                EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(x.shape(), numbers)?).into_tvalue()
-            ))
+            Ok(tvec!(EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(x.shape(), numbers)?).into_tvalue()))
         },
     );
     let numbers = w.one(op, &[first(inputs)?])?;
     Ok(tvec!(w.cast(numbers, to)?))
+}
+
+fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
+    let separator = node.attributes.text("separator").unwrap_or_default().to_owned();
+    let inputs = w.same(inputs)?;
+    let op = Computed::new(
+        "StringJoin",
+        |facts| {
+            let shapes: Vec<_> = facts.iter().map(|f| &f.shape).collect();
+            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            Ok(tvec!(TypedFact::dt_shape(String::datum_type(), shape)))
+        },
+        move |values| {
+            let views = values.iter().map(|v| v.to_plain_array_view::<String>()).collect::<Result<Vec<_>, _>>()?;
+            let shapes: Vec<&[usize]> = views.iter().map(|v| v.shape()).collect();
+            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            let mut joined: Option<tract_ndarray::ArrayD<String>> = None;
+            for view in &views {
+                let Some(view) = view.broadcast(&*shape) else { bail!("the shapes do not agree") };
+                joined = Some(match joined {
+                    None => view.to_owned(),
+                    Some(mut before) => {
+                        before.zip_mut_with(&view, |a, b| {
+                            a.push_str(&separator);
+                            a.push_str(b);
+                        });
+                        before
+                    }
+                });
+            }
+            let Some(joined) = joined else { bail!("nothing to join") };
+            Ok(tvec!(EngineTensor::from(joined).into_tvalue()))
+        },
+    );
+    Ok(tvec!(w.one(op, &inputs)?))
 }
 
 fn string_length(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
@@ -94,9 +121,7 @@ fn string_length(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
             let [x] = values else { bail!("one input expected") };
             let words = x.to_plain_array_view::<String>()?;
             let length = |s: &String| if characters { s.chars().count() } else { s.len() };
-            Ok(tvec!(
-                EngineTensor::from(words.map(|s| i32::try_from(length(s)).unwrap_or(i32::MAX))).into_tvalue()
-            ))
+            Ok(tvec!(EngineTensor::from(words.map(|s| i32::try_from(length(s)).unwrap_or(i32::MAX))).into_tvalue()))
         },
     );
     Ok(tvec!(w.one(op, &[first(inputs)?])?))

@@ -19,13 +19,14 @@ pub(super) type One = Result<OutletId, WiringError>;
 /// A model under construction.
 pub(in crate::load::tensorflow) struct Wiring<'m> {
     pub(in crate::load::tensorflow) model: &'m mut TypedModel,
+    pub(super) partitions: super::partition::Partitions,
     budget: u64,
     count: usize,
 }
 
 impl<'m> Wiring<'m> {
     pub(in crate::load::tensorflow) fn new(model: &'m mut TypedModel, budget: u64) -> Self {
-        Self { model, budget, count: 0 }
+        Self { model, partitions: super::partition::Partitions::new(), budget, count: 0 }
     }
 
     /// Adds a constant.
