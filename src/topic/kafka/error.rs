@@ -36,6 +36,8 @@ pub(super) fn by_code(code: Code, reason: Option<String>, topic: &str) -> TopicE
 pub(super) fn of(error: &KafkaError, topic: &str) -> TopicError {
     match error {
         KafkaError::Transaction(error) => by_code(error.code(), Some(error.string()), topic),
+        // Of which `rdkafka_error_code` knows nothing.
+        KafkaError::AdminOp(code) => by_code(*code, None, topic),
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => super::config::config_error(error),
         other => match other.rdkafka_error_code() {
             Some(code) => by_code(code, None, topic),
