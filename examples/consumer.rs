@@ -95,8 +95,11 @@ fn consume(args: &Args, scorer: &dyn Scorer, stop: &AtomicBool) -> Result<u64> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &args.brokers).extend(args.properties.clone());
     let delivered = Delivered::default();
-    let producer: ThreadedProducer<Delivered> =
-        config.clone().set("enable.idempotence", "true").set("linger.ms", "2").create_with_context(delivered)?;
+    let producer: ThreadedProducer<Delivered> = config
+        .clone()
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "2")
+        .create_with_context(delivered)?;
     let consumer: BaseConsumer = config
         .set("group.id", &args.group)
         .set("auto.offset.reset", "earliest")
@@ -184,7 +187,11 @@ fn commit(
     }
     match consumer.commit(&offsets, CommitMode::Sync) {
         // Another member of the group has these partitions now, and scores their events again.
-        Err(error) if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::IllegalGeneration) => Ok(()),
+        Err(error)
+            if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::IllegalGeneration) =>
+        {
+            Ok(())
+        }
         other => Ok(other?),
     }
 }

@@ -74,7 +74,8 @@ impl Findings {
             self.nameless += 1;
             return Ok(());
         };
-        let version = self.versions.entry(version).or_insert_with(|| Version { first: id, ..Version::default() });
+        let version =
+            self.versions.entry(version).or_insert_with(|| Version { first: id, ..Version::default() });
         version.first = version.first.min(id);
         version.last = version.last.max(id);
         version.scored += 1;

@@ -51,7 +51,8 @@ impl Consumer {
             while !stopped.load(Ordering::Relaxed) {
                 let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
                 let message = message?;
-                let event: Event = serde_json::from_slice(message.payload().ok_or("an event without a value")?)?;
+                let event: Event =
+                    serde_json::from_slice(message.payload().ok_or("an event without a value")?)?;
 
                 let begin = Instant::now();
                 let score = scorer.predict(&event.readings)?;
@@ -61,7 +62,8 @@ impl Consumer {
                 for (key, value) in score.provenance().headers() {
                     headers = headers.insert(Header { key, value: Some(value) });
                 }
-                let value = serde_json::json!({"score": score.values()[1], "anomaly": event.anomaly}).to_string();
+                let value =
+                    serde_json::json!({"score": score.values()[1], "anomaly": event.anomaly}).to_string();
                 let key = message.key().ok_or("an event without a key")?;
                 let record = BaseRecord::to("scores").key(key).payload(&value).headers(headers);
                 producer.send(record).map_err(|(error, _)| error)?;

@@ -81,7 +81,10 @@ async fn main() -> Result<()> {
     say(&format!("v2 is live {to_live:.1?} after its publish was acknowledged"));
 
     stream.reached(Milestone::TwoThirds).await?;
-    say(&format!("{} scored; publishing v3, which was trained on seven of the nine readings", consumer.scored()));
+    say(&format!(
+        "{} scored; publishing v3, which was trained on seven of the nine readings",
+        consumer.scored()
+    ));
     publish("v3", "bad.onnx", None).await??;
     let rejected = status
         .wait_for(|s| s.model("anomaly").is_some_and(|m| m.last_rejected.is_some()))
@@ -119,6 +122,8 @@ async fn main() -> Result<()> {
 /// When the version was seen to be live.
 async fn live_since(status: &mut StatusWatch, version: &str) -> Result<Instant> {
     let live = |status: &modelswap::Status| status.live_version("anomaly") == Some(version);
-    tokio::time::timeout(Duration::from_secs(30), status.wait_for(live)).await?.ok_or("the subscription ended")?;
+    tokio::time::timeout(Duration::from_secs(30), status.wait_for(live))
+        .await?
+        .ok_or("the subscription ended")?;
     Ok(Instant::now())
 }
