@@ -128,7 +128,9 @@ fn run(case: &Case, folder: &Path) -> Outcome {
         let Some(found) = index.and_then(|i| outputs.get(i)) else {
             return failed("an output is missing", name.clone());
         };
-        if let Err(difference) = compare(expected.view(), found.view(), tolerance(case.rtol), tolerance(case.atol)) {
+        if let Err(difference) =
+            compare(expected.view(), found.view(), tolerance(case.rtol), tolerance(case.atol))
+        {
             return failed("another answer", format!("`{name}`: {difference}"));
         }
     }
@@ -142,11 +144,25 @@ fn refused(case: &Case, reason: String) -> Outcome {
     } else if case.has_sequence || case.has_optional {
         "sequences and optionals"
     } else if case.has_type(&[
-        "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0", "FLOAT4E2M1", "INT4",
-        "UINT4", "INT2", "UINT2", "COMPLEX64", "COMPLEX128",
+        "FLOAT8E4M3FN",
+        "FLOAT8E4M3FNUZ",
+        "FLOAT8E5M2",
+        "FLOAT8E5M2FNUZ",
+        "FLOAT8E8M0",
+        "FLOAT4E2M1",
+        "INT4",
+        "UINT4",
+        "INT2",
+        "UINT2",
+        "COMPLEX64",
+        "COMPLEX128",
     ]) {
         "8-bit floats, 4-bit integers, complex numbers"
-    } else if case.ops.iter().any(|op| op.starts_with("Gradient") || op == "Adam" || op == "Adagrad" || op == "Momentum") {
+    } else if case
+        .ops
+        .iter()
+        .any(|op| op.starts_with("Gradient") || op == "Adam" || op == "Adagrad" || op == "Momentum")
+    {
         "training"
     } else if reason.contains("unsupported operator") {
         "operator not supported"

@@ -46,7 +46,8 @@ impl Body {
     /// What is known of an output, all dimensions that are not fixed being unknown.
     pub(super) fn fact(&self, index: usize) -> Option<Fact> {
         let fact = self.program.fact(index)?;
-        let fixed = |d: &FactDim| if let FactDim::Fixed(n) = d { FactDim::Fixed(*n) } else { FactDim::Unknown };
+        let fixed =
+            |d: &FactDim| if let FactDim::Fixed(n) = d { FactDim::Fixed(*n) } else { FactDim::Unknown };
         let dims = fact.dims.as_ref().map(|dims| dims.iter().map(fixed).collect());
         Some(Fact { element: fact.element, dims })
     }
@@ -83,7 +84,10 @@ impl Body {
 }
 
 /// The last inputs of a node: those that its graph captures.
-pub(super) fn captured<'v>(args: Args<'_, 'v>, count: usize) -> Result<SmallVec<[TensorView<'v>; 8]>, RunError> {
+pub(super) fn captured<'v>(
+    args: Args<'_, 'v>,
+    count: usize,
+) -> Result<SmallVec<[TensorView<'v>; 8]>, RunError> {
     let from = args.inputs.len().saturating_sub(count);
     (from..args.inputs.len()).map(|i| args.get(i)).collect()
 }
@@ -99,7 +103,14 @@ pub(super) struct Stack<'a> {
 
 impl Stack<'_> {
     /// Puts a slice in its place; the first one makes the room.
-    pub(super) fn put(&mut self, args: Args<'_, '_>, at: usize, is_first: bool, slice: TensorView<'_>, cx: &RunContext) -> Result<(), RunError> {
+    pub(super) fn put(
+        &mut self,
+        args: Args<'_, '_>,
+        at: usize,
+        is_first: bool,
+        slice: TensorView<'_>,
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
         fn typed<T: Element>(
             stack: &mut Stack<'_>,
             args: Args<'_, '_>,
@@ -122,7 +133,9 @@ impl Stack<'_> {
             let (count, to) = (stack.count, stack.to.values_mut::<T>().unwrap_or(&mut []));
             if inner > 0 {
                 for (to, from) in to.chunks_exact_mut(count * inner).zip(values.chunks_exact(inner)) {
-                    to.get_mut(at * inner..(at + 1) * inner).into_iter().for_each(|to| to.clone_from_slice(from));
+                    to.get_mut(at * inner..(at + 1) * inner)
+                        .into_iter()
+                        .for_each(|to| to.clone_from_slice(from));
                 }
             }
             Ok(())
@@ -139,7 +152,14 @@ pub(super) fn position<'v>(
     at: usize,
     spare: &'v mut Tensor,
 ) -> Result<TensorView<'v>, RunError> {
-    fn typed<T: Element>(values: &[T], dims: &[usize], axis: usize, at: usize, shape: Shape, to: &mut Tensor) {
+    fn typed<T: Element>(
+        values: &[T],
+        dims: &[usize],
+        axis: usize,
+        at: usize,
+        shape: Shape,
+        to: &mut Tensor,
+    ) {
         let inner: usize = dims.get(axis + 1..).unwrap_or(&[]).iter().product();
         let size = dims.get(axis).copied().unwrap_or(0);
         let to = to.reset::<T>(shape);

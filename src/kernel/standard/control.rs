@@ -25,7 +25,9 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         "Loop" => {
             let body = Body::new(node, "body")?;
             let own = body.inputs - body.captures;
-            let states = own.checked_sub(2).ok_or_else(|| BuildError::invalid("the body has fewer than two inputs"))?;
+            let states = own
+                .checked_sub(2)
+                .ok_or_else(|| BuildError::invalid("the body has fewer than two inputs"))?;
             let fits = node.inputs.len() == body.inputs && body.outputs() == node.outputs + 1;
             if !fits || node.outputs < states {
                 return Err(BuildError::invalid("the body has another number of states than the node"));
@@ -63,7 +65,10 @@ impl Kernel for If {
             let (a, b) = (self.then.fact(index), self.other.fact(index));
             let (a, b) = (a.ok_or_else(unknown)?, b.ok_or_else(unknown)?);
             if a.element != b.element {
-                return Err(BuildError::invalid(format!("branches that give {} and {}", a.element, b.element)));
+                return Err(BuildError::invalid(format!(
+                    "branches that give {} and {}",
+                    a.element, b.element
+                )));
             }
             let dims = a.dims.zip(b.dims).filter(|(a, b)| a.len() == b.len()).map(|(a, b)| {
                 a.iter().zip(&b).map(|(a, b)| if a == b { *a } else { FactDim::Unknown }).collect()
@@ -140,7 +145,8 @@ impl Kernel for Loop {
     fn facts(&self, _inputs: &[Option<Fact>]) -> Facts {
         let output = |index: usize| {
             let fact = self.body.fact(index + 1);
-            let fact = fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
+            let fact =
+                fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
             let dims = match fact.dims {
                 Some(dims) if index >= self.states => {
                     Some(std::iter::once(FactDim::Unknown).chain(dims).collect())

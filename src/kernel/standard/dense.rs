@@ -122,7 +122,10 @@ impl Kernel for Dense {
         let mut dims = like(inputs, 0);
         if let Some(last) = dims.as_mut().and_then(|d| d.last_mut()) {
             if matches!(*last, FactDim::Fixed(n) if n != self.depth) {
-                return Err(BuildError::invalid(format!("weights of {} rows for {last:?} values", self.depth)));
+                return Err(BuildError::invalid(format!(
+                    "weights of {} rows for {last:?} values",
+                    self.depth
+                )));
             }
             *last = FactDim::Fixed(self.columns);
         }
@@ -238,7 +241,8 @@ fn by_panels<S: Simd, const R: usize, const V: usize>(
     let count = columns.div_ceil(PANEL);
     for start in (0..depth).step_by(DEPTH_BLOCK) {
         let end = depth.min(start + DEPTH_BLOCK);
-        let mut cell = Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
+        let mut cell =
+            Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
         for panel in 0..count {
             for row in (0..full).step_by(R) {
@@ -355,13 +359,7 @@ fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
 }
 
 /// For processors without vector registers.
-fn plain(
-    panels: &[[f32; PANEL]],
-    bias: &[f32],
-    (depth, columns): (usize, usize),
-    x: &[f32],
-    to: &mut [f32],
-) {
+fn plain(panels: &[[f32; PANEL]], bias: &[f32], (depth, columns): (usize, usize), x: &[f32], to: &mut [f32]) {
     for (to, x) in to.chunks_exact_mut(columns).zip(x.chunks_exact(depth)) {
         let sums = to.chunks_mut(PANEL).zip(panels.chunks_exact(depth)).zip(bias.chunks(PANEL));
         for ((to, panel), bias) in sums {
@@ -387,9 +385,17 @@ mod tests {
 
     #[test]
     fn a_layer_of_any_size_is_the_plain_sum_of_products() {
-        for (rows, depth, columns) in
-            [(1, 30, 64), (7, 5, 3), (9, 33, 17), (8, 1, 16), (130, 7, 40), (3, 1030, 20), (2, 64, 1), (0, 4, 8), (1, 3, 81)]
-        {
+        for (rows, depth, columns) in [
+            (1, 30, 64),
+            (7, 5, 3),
+            (9, 33, 17),
+            (8, 1, 16),
+            (130, 7, 40),
+            (3, 1030, 20),
+            (2, 64, 1),
+            (0, 4, 8),
+            (1, 3, 81),
+        ] {
             let mut layer = Dense::new("Gemm", (depth, columns), weight, &[]);
             let bias: Vec<f32> = (0..columns).map(|c| c as f32).collect();
             layer.add_bias(&bias, 1.0);
@@ -401,16 +407,23 @@ mod tests {
                 let (r, c) = (i / columns, i % columns);
                 let sum: f64 = (0..depth).map(|k| f64::from(input(r * depth + k) * weight(k, c))).sum();
                 let want = sum + f64::from(bias[c]);
-                assert!((f64::from(*got) - want).abs() < 1e-3, "{rows}x{depth}x{columns} {r},{c}: {got} {want}");
+                assert!(
+                    (f64::from(*got) - want).abs() < 1e-3,
+                    "{rows}x{depth}x{columns} {r},{c}: {got} {want}"
+                );
             }
         }
     }
 
     #[test]
     fn nan_goes_through_every_activation() {
-        for activation in
-            [Activation::Relu, Activation::Sigmoid, Activation::Tanh, Activation::LeakyRelu(0.1), Activation::None]
-        {
+        for activation in [
+            Activation::Relu,
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::LeakyRelu(0.1),
+            Activation::None,
+        ] {
             let mut layer = Dense::new("Gemm", (2, 20), weight, &[]);
             layer.activate(activation);
             let mut out = [Tensor::default()];

@@ -25,12 +25,24 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
 }
 
 /// By differences, not by the difference of squares: rows that are close keep their distance.
-fn distances<T: Float>(args: Args<'_, '_>, a: &[T], squared: bool, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn distances<T: Float>(
+    args: Args<'_, '_>,
+    a: &[T],
+    squared: bool,
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let b = args.values::<T>(1)?;
     let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
-    let ([m, depth], [n, depth2]) = (a_shape.dims(), b_shape.dims()) else { return Err(args.fail("two tables")) };
+    let ([m, depth], [n, depth2]) = (a_shape.dims(), b_shape.dims()) else {
+        return Err(args.fail("two tables"));
+    };
     if depth != depth2 {
-        return Err(crate::load::RunError::Width { operator: args.operator, expected: *depth2, found: *depth });
+        return Err(crate::load::RunError::Width {
+            operator: args.operator,
+            expected: *depth2,
+            found: *depth,
+        });
     }
     let to = cx.reset::<T>(first(args, outputs)?, &[*m, *n])?;
     if *depth == 0 {

@@ -118,7 +118,13 @@ fn expand(args: Args<'_, '_>, axes: &[Axis], rank: usize) -> Result<SmallVec<[Ax
     if all.len() == rank { Ok(all) } else { Err(args.fail("inputs of the ranks of the equation")) }
 }
 
-fn sum<T: Number>(args: Args<'_, '_>, _: &[T], equation: &Equation, outputs: &mut [Tensor], cx: &RunContext) -> Run {
+fn sum<T: Number>(
+    args: Args<'_, '_>,
+    _: &[T],
+    equation: &Equation,
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+) -> Run {
     let factors: SmallVec<[SmallVec<[Axis; 8]>; MAX_FACTORS]> = equation
         .factors
         .iter()
@@ -126,7 +132,8 @@ fn sum<T: Number>(args: Args<'_, '_>, _: &[T], equation: &Equation, outputs: &mu
         .map(|(i, axes)| expand(args, axes, args.get(i)?.dims().len()))
         .collect::<Result<_, _>>()?;
     // The axes of the result, then those that are summed over, and their sizes.
-    let widest = factors.iter().flatten().filter_map(|a| if let Axis::Broadcast(n) = a { Some(n + 1) } else { None });
+    let widest =
+        factors.iter().flatten().filter_map(|a| if let Axis::Broadcast(n) = a { Some(n + 1) } else { None });
     let open = widest.max().unwrap_or(0);
     let mut axes: Vec<Axis> = Vec::new();
     for axis in &equation.result {

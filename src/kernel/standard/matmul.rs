@@ -87,21 +87,24 @@ fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &
     }
     let mut rest = cx.reset::<T>(first(args, outputs)?, &dims)?;
     let (a_strides, b_strides) = (stretched(a_lead, &lead), stretched(b_lead, &lead));
-    super::strided::Walk::new(&lead, [&a_strides, &b_strides]).runs([0, 0], |[a_at, b_at], length, [a_step, b_step]| {
-        for i in (0_isize..).take(length) {
-            let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(m * n) else { return };
-            rest = after;
-            let a_from = (a_at + i * a_step).cast_unsigned() * m * k;
-            let b_from = (b_at + i * b_step).cast_unsigned() * k * n;
-            to.fill(T::ZERO);
-            product(
-                (a.get(a_from..a_from + m * k).unwrap_or(&[]), *k, false),
-                (b.get(b_from..b_from + k * n).unwrap_or(&[]), *n, false),
-                to,
-                T::ONE,
-            );
-        }
-    });
+    super::strided::Walk::new(&lead, [&a_strides, &b_strides]).runs(
+        [0, 0],
+        |[a_at, b_at], length, [a_step, b_step]| {
+            for i in (0_isize..).take(length) {
+                let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(m * n) else { return };
+                rest = after;
+                let a_from = (a_at + i * a_step).cast_unsigned() * m * k;
+                let b_from = (b_at + i * b_step).cast_unsigned() * k * n;
+                to.fill(T::ZERO);
+                product(
+                    (a.get(a_from..a_from + m * k).unwrap_or(&[]), *k, false),
+                    (b.get(b_from..b_from + k * n).unwrap_or(&[]), *n, false),
+                    to,
+                    T::ONE,
+                );
+            }
+        },
+    );
     Ok(())
 }
 
@@ -118,7 +121,9 @@ pub(super) fn product<T: Number>(
     }
     let rows = to.len() / columns;
     for (i, to) in to.chunks_exact_mut(columns).enumerate() {
-        let at = |k: usize| a.get(if a_transposed { k * rows + i } else { i * depth + k }).copied().unwrap_or(T::ZERO);
+        let at = |k: usize| {
+            a.get(if a_transposed { k * rows + i } else { i * depth + k }).copied().unwrap_or(T::ZERO)
+        };
         if b_transposed {
             for (to, b) in to.iter_mut().zip(b.chunks_exact(depth)) {
                 let sum = b.iter().enumerate().fold(T::ZERO, |sum, (k, b)| sum.plus(at(k).times(*b)));
@@ -142,9 +147,7 @@ fn gemm(name: &'static str, node: &Node<'_>) -> Built {
     let beta = node.attributes.float("beta")?.unwrap_or(1.0);
     let a_transposed = node.attributes.int("transA")?.unwrap_or(0) != 0;
     let b_transposed = node.attributes.int("transB")?.unwrap_or(0) != 0;
-    if !a_transposed
-        && let Some(layer) = layer(name, node, (alpha, beta), b_transposed)
-    {
+    if !a_transposed && let Some(layer) = layer(name, node, (alpha, beta), b_transposed) {
         return Ok(Box::new(layer));
     }
     let facts = move |inputs: &[Option<Fact>]| {

@@ -18,9 +18,13 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     let scanned = node.attributes.int("num_scan_inputs")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
     let own = body.inputs - body.captures;
     let states = own.checked_sub(scanned).filter(|_| scanned > 0);
-    let states = states.ok_or_else(|| BuildError::invalid("attribute `num_scan_inputs` is not what the body has"))?;
+    let states =
+        states.ok_or_else(|| BuildError::invalid("attribute `num_scan_inputs` is not what the body has"))?;
     let batched = node.version < 9;
-    if node.inputs.len() != body.inputs + usize::from(batched) || body.outputs() != node.outputs || node.outputs < states {
+    if node.inputs.len() != body.inputs + usize::from(batched)
+        || body.outputs() != node.outputs
+        || node.outputs < states
+    {
         return Err(BuildError::invalid("the body has another number of inputs or outputs than the node"));
     }
     let list = |attribute: &str, count: usize| -> Result<SmallVec<[i64; 4]>, BuildError> {
@@ -73,11 +77,14 @@ impl Kernel for Scan {
             let mut given: SmallVec<[TensorView<'_>; 8]> = SmallVec::new();
             for index in 1..=self.states + self.input_axes.len() {
                 let view = args.get(index)?;
-                let (Some((size, rest)), Some(row)) = (view.dims().split_first(), view.rows(at..at + 1)) else {
+                let (Some((size, rest)), Some(row)) = (view.dims().split_first(), view.rows(at..at + 1))
+                else {
                     return Err(args.fail("inputs of one batch size"));
                 };
                 let row = crate::tensor::Shape::new(rest).and_then(|shape| row.reshaped(shape));
-                given.push(row.filter(|_| *size == batch).ok_or_else(|| args.fail("inputs of one batch size"))?);
+                given.push(
+                    row.filter(|_| *size == batch).ok_or_else(|| args.fail("inputs of one batch size"))?,
+                );
             }
             self.scan(args, &given, &captured, &mut parts, cx)?;
             for (to, part) in outputs.iter_mut().zip(&parts) {
@@ -91,14 +98,15 @@ impl Kernel for Scan {
         let shift = usize::from(self.batched);
         let output = |index: usize| {
             let fact = self.body.fact(index);
-            let fact = fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
+            let fact =
+                fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
             let Some(mut dims) = fact.dims else { return Ok(fact) };
             if let Some(result) = index.checked_sub(self.states) {
-                let axis = self.output_axes.get(result).and_then(|a| axis_of(*a, dims.len() + 1)).unwrap_or(0);
+                let axis =
+                    self.output_axes.get(result).and_then(|a| axis_of(*a, dims.len() + 1)).unwrap_or(0);
                 let scanned = self.input_axes.first().copied().unwrap_or(0);
-                let length = like(inputs, self.states + shift).and_then(|d| {
-                    d.get(axis_of(scanned, d.len().checked_sub(shift)?)? + shift).copied()
-                });
+                let length = like(inputs, self.states + shift)
+                    .and_then(|d| d.get(axis_of(scanned, d.len().checked_sub(shift)?)? + shift).copied());
                 dims.insert(axis, length.unwrap_or(FactDim::Unknown));
             }
             if self.batched {
@@ -143,7 +151,8 @@ impl Scan {
         }
         turn.slices.resize_with(scanned.len().max(turn.slices.len()), Tensor::default);
         for at in 0..length {
-            let mut views: SmallVec<[TensorView<'_>; 8]> = turn.current.iter().take(self.states).map(Tensor::view).collect();
+            let mut views: SmallVec<[TensorView<'_>; 8]> =
+                turn.current.iter().take(self.states).map(Tensor::view).collect();
             let slices = scanned.iter().zip(&axes).zip(&self.input_directions).zip(turn.slices.iter_mut());
             for (((view, axis), direction), spare) in slices {
                 let at = if *direction == 1 { length - 1 - at } else { at };
@@ -165,7 +174,8 @@ impl Scan {
             std::mem::swap(to, state);
         }
         if length == 0 {
-            for ((index, to), axis) in outputs.iter_mut().enumerate().skip(self.states).zip(&self.output_axes) {
+            for ((index, to), axis) in outputs.iter_mut().enumerate().skip(self.states).zip(&self.output_axes)
+            {
                 empty(to, self.body.fact(index), usize::try_from(*axis).unwrap_or(0), cx)?;
             }
         }

@@ -19,16 +19,20 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         "ArgMax" => arg(name, node, true),
         "ArgMin" => arg(name, node, false),
         "TopK" => top_k(name, node),
-        "NonZero" => op(name, |inputs| {
-            let rank = rank(inputs, 0).map_or(FactDim::Unknown, FactDim::Fixed);
-            one(ElementType::I64, Some(SmallVec::from_slice(&[rank, FactDim::Unknown])))
-        }, |args, outputs, cx| {
-            let input = args.get(0)?;
-            match input.data() {
-                DataView::Bool(v) => non_zero(args, v, outputs, cx, |x| *x),
-                _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, not_zero)),
-            }
-        }),
+        "NonZero" => op(
+            name,
+            |inputs| {
+                let rank = rank(inputs, 0).map_or(FactDim::Unknown, FactDim::Fixed);
+                one(ElementType::I64, Some(SmallVec::from_slice(&[rank, FactDim::Unknown])))
+            },
+            |args, outputs, cx| {
+                let input = args.get(0)?;
+                match input.data() {
+                    DataView::Bool(v) => non_zero(args, v, outputs, cx, |x| *x),
+                    _ => number_type!(args, input, v => non_zero(args, v, outputs, cx, not_zero)),
+                }
+            },
+        ),
         "CumSum" => {
             let exclusive = node.attributes.int("exclusive")?.unwrap_or(0) != 0;
             let reverse = node.attributes.int("reverse")?.unwrap_or(0) != 0;
@@ -57,7 +61,13 @@ fn lane<T>(values: &[T], start: usize, step: usize, size: usize) -> impl Iterato
 }
 
 fn arg(name: &'static str, node: &Node<'_>, largest: bool) -> Built {
-    fn typed<T: Number>(args: Args<'_, '_>, values: &[T], largest: bool, (axis, keep, last): (i64, bool, bool), outputs: &mut [Tensor]) -> Run {
+    fn typed<T: Number>(
+        args: Args<'_, '_>,
+        values: &[T],
+        largest: bool,
+        (axis, keep, last): (i64, bool, bool),
+        outputs: &mut [Tensor],
+    ) -> Run {
         let (shape, axis, [outer, size, inner]) = lanes(args, axis)?;
         if size == 0 && outer * inner > 0 {
             return Err(args.fail("an axis that is not empty"));
@@ -91,7 +101,8 @@ fn arg(name: &'static str, node: &Node<'_>, largest: bool) -> Built {
     let facts = move |inputs: &[Option<Fact>]| {
         fact(inputs, 0)?;
         let Some(mut dims) = like(inputs, 0) else { return one(ElementType::I64, None) };
-        let axis = axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
+        let axis =
+            axis_of(axis, dims.len()).ok_or_else(|| BuildError::invalid("an axis that the tensor lacks"))?;
         if keep {
             dims.get_mut(axis).into_iter().for_each(|d| *d = FactDim::Fixed(1));
         } else {
@@ -106,9 +117,17 @@ fn arg(name: &'static str, node: &Node<'_>, largest: bool) -> Built {
 }
 
 fn top_k(name: &'static str, node: &Node<'_>) -> Built {
-    fn typed<T: Number>(args: Args<'_, '_>, values: &[T], k: i64, axis: i64, largest: bool, outputs: &mut [Tensor]) -> Run {
+    fn typed<T: Number>(
+        args: Args<'_, '_>,
+        values: &[T],
+        k: i64,
+        axis: i64,
+        largest: bool,
+        outputs: &mut [Tensor],
+    ) -> Run {
         let (shape, axis, [outer, size, inner]) = lanes(args, axis)?;
-        let k = usize::try_from(k).ok().filter(|k| *k <= size).ok_or_else(|| args.fail("k within the axis"))?;
+        let k =
+            usize::try_from(k).ok().filter(|k| *k <= size).ok_or_else(|| args.fail("k within the axis"))?;
         let mut dims = Dims::from_slice(shape.dims());
         dims.get_mut(axis).into_iter().for_each(|d| *d = k);
         let to = Shape::new(&dims).ok_or_else(|| args.fail("fewer dimensions"))?;
@@ -159,32 +178,47 @@ fn top_k(name: &'static str, node: &Node<'_>) -> Built {
             axis_of(axis, dims.len()).and_then(|a| dims.get_mut(a)).into_iter().for_each(|d| *d = k);
             dims
         });
-        Ok(SmallVec::from_iter([Fact { element, dims: dims.clone() }, Fact { element: ElementType::I64, dims }]))
+        Ok(SmallVec::from_iter([
+            Fact { element, dims: dims.clone() },
+            Fact { element: ElementType::I64, dims },
+        ]))
     };
     let count = node.outputs;
-    op(name, move |inputs| facts(inputs).map(|mut f: SmallVec<[Fact; 2]>| {
-        f.truncate(count);
-        f
-    }), move |args, outputs, _| {
-        let input = args.get(0)?;
-        let k = match fixed {
-            Some(k) => k,
-            None => *args.ints(1)?.first().ok_or_else(|| args.fail("k"))?,
-        };
-        // An output that nobody reads may be left out.
-        let mut spare = Tensor::default();
-        if let [best] = outputs {
-            let mut both = [std::mem::take(best), std::mem::take(&mut spare)];
-            let done = number_type!(args, input, v => typed(args, v, k, axis, largest, &mut both));
-            let [taken, _] = both;
-            *best = taken;
-            return done;
-        }
-        number_type!(args, input, v => typed(args, v, k, axis, largest, outputs))
-    })
+    op(
+        name,
+        move |inputs| {
+            facts(inputs).map(|mut f: SmallVec<[Fact; 2]>| {
+                f.truncate(count);
+                f
+            })
+        },
+        move |args, outputs, _| {
+            let input = args.get(0)?;
+            let k = match fixed {
+                Some(k) => k,
+                None => *args.ints(1)?.first().ok_or_else(|| args.fail("k"))?,
+            };
+            // An output that nobody reads may be left out.
+            let mut spare = Tensor::default();
+            if let [best] = outputs {
+                let mut both = [std::mem::take(best), std::mem::take(&mut spare)];
+                let done = number_type!(args, input, v => typed(args, v, k, axis, largest, &mut both));
+                let [taken, _] = both;
+                *best = taken;
+                return done;
+            }
+            number_type!(args, input, v => typed(args, v, k, axis, largest, outputs))
+        },
+    )
 }
 
-fn non_zero<T>(args: Args<'_, '_>, values: &[T], outputs: &mut [Tensor], cx: &RunContext, test: impl Fn(&T) -> bool) -> Run {
+fn non_zero<T>(
+    args: Args<'_, '_>,
+    values: &[T],
+    outputs: &mut [Tensor],
+    cx: &RunContext,
+    test: impl Fn(&T) -> bool,
+) -> Run {
     let shape = args.get(0)?.shape();
     let count = values.iter().filter(|x| test(x)).count();
     let to = cx.reset::<i64>(first(args, outputs)?, &[shape.dims().len(), count])?;
@@ -201,7 +235,13 @@ fn non_zero<T>(args: Args<'_, '_>, values: &[T], outputs: &mut [Tensor], cx: &Ru
     Ok(())
 }
 
-fn cumulate<T: Number>(args: Args<'_, '_>, values: &[T], exclusive: bool, reverse: bool, outputs: &mut [Tensor]) -> Run {
+fn cumulate<T: Number>(
+    args: Args<'_, '_>,
+    values: &[T],
+    exclusive: bool,
+    reverse: bool,
+    outputs: &mut [Tensor],
+) -> Run {
     let axis = *args.ints(1)?.first().ok_or_else(|| args.fail("an axis"))?;
     let (shape, _, [outer, size, inner]) = lanes(args, axis)?;
     let to = first(args, outputs)?.reset::<T>(shape);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
-use super::api::tfpb::{DataType, TensorShapeProto};
 use super::api::EngineTensor;
+use super::api::tfpb::{DataType, TensorShapeProto};
 use super::constants::{datum_type, proto_dims, raw, text};
 use super::files::Files;
-use super::table::{self, mask, varint};
 use super::malformed;
 use super::slices::latin1;
+use super::table::{self, mask, varint};
 use crate::load::LoadError;
 
 /// The checkpoint in a SavedModel's `variables` folder.
@@ -103,7 +103,8 @@ impl<'a> Bundle<'a> {
         let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
         let entry = self.entries.get(key).cloned().ok_or_else(|| bad("is missing"))?;
         if !entry.slices.is_empty() {
-            return super::slices::assemble(self, key, &entry.slices, &entry_dims(&entry, key)?).map(Arc::new);
+            return super::slices::assemble(self, key, &entry.slices, &entry_dims(&entry, key)?)
+                .map(Arc::new);
         }
         let datum = DataType::try_from(entry.dtype).ok().and_then(datum_type);
         let datum = datum.ok_or_else(|| bad(&format!("has the unsupported type {}", entry.dtype)))?;

@@ -87,7 +87,8 @@ pub(super) fn tensor(
     let datum = datum_type(data_type)
         .ok_or_else(|| bad(&format!("is of type {}, which is not supported", data_type.as_str_name())))?;
     let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
-    let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or_else(|| bad("is too large"))?;
+    let elements =
+        dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or_else(|| bad("is too large"))?;
     if !proto.tensor_content.is_empty() && datum != DatumType::String {
         return raw(datum, &dims, &proto.tensor_content).ok_or_else(|| {
             bad(&format!("of {elements} {data_type:?} elements holds {} bytes", proto.tensor_content.len()))
@@ -114,7 +115,11 @@ pub(super) fn tensor(
 /// A tensor whose elements are these bytes, in the byte order of the file; `None` where their number
 /// is not that of the shape.
 pub(super) fn raw(datum: DatumType, dims: &[usize], bytes: &[u8]) -> Option<EngineTensor> {
-    fn of<T: Datum, const N: usize>(dims: &[usize], bytes: &[u8], read: fn([u8; N]) -> T) -> Option<EngineTensor> {
+    fn of<T: Datum, const N: usize>(
+        dims: &[usize],
+        bytes: &[u8],
+        read: fn([u8; N]) -> T,
+    ) -> Option<EngineTensor> {
         let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
         let (chunks, rest) = bytes.as_chunks::<N>();
         if !rest.is_empty() || chunks.len() != elements {
@@ -144,16 +149,13 @@ pub(super) fn raw(datum: DatumType, dims: &[usize], bytes: &[u8]) -> Option<Engi
 pub(super) fn proto(tensor: &EngineTensor) -> Option<TensorProto> {
     let data_type = data_type(tensor.datum_type())?;
     let dim = |size: &usize| Some(Dim { size: i64::try_from(*size).ok()?, name: String::new() });
-    let shape = TensorShapeProto {
-        dim: tensor.shape().iter().map(dim).collect::<Option<_>>()?,
-        unknown_rank: false,
-    };
+    let shape =
+        TensorShapeProto { dim: tensor.shape().iter().map(dim).collect::<Option<_>>()?, unknown_rank: false };
     let mut proto =
         TensorProto { dtype: data_type as i32, tensor_shape: Some(shape), ..TensorProto::default() };
     if tensor.datum_type() == DatumType::String {
         let plain = tensor.as_plain_ram()?;
-        proto.string_val =
-            plain.as_slice::<String>().ok()?.iter().map(|s| s.as_bytes().to_vec()).collect();
+        proto.string_val = plain.as_slice::<String>().ok()?.iter().map(|s| s.as_bytes().to_vec()).collect();
     } else {
         proto.tensor_content = tensor.as_bytes().to_vec();
     }

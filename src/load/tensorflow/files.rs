@@ -110,7 +110,9 @@ pub(super) fn pack(root: &Path) -> Result<Vec<u8>, LoadError> {
     let wanted = |path: &PathBuf| {
         let inner = path.strip_prefix(root).unwrap_or(path);
         let first = inner.components().next().map(|c| c.as_os_str().to_owned());
-        first.is_some_and(|f| f == "variables" || f == "assets" || f.to_string_lossy().starts_with("saved_model.pb"))
+        first.is_some_and(|f| {
+            f == "variables" || f == "assets" || f.to_string_lossy().starts_with("saved_model.pb")
+        })
     };
     paths.retain(wanted);
     paths.sort();
@@ -145,8 +147,12 @@ fn inner_path(path: &Path) -> Option<String> {
 /// The files by their path below the folder that has the graph.
 fn without_folder(files: HashMap<String, Bytes>) -> HashMap<String, Bytes> {
     let graph = |path: &&String| path.ends_with("saved_model.pb") || path.ends_with("saved_model.pbtxt");
-    let Some(folder) =
-        files.keys().filter(graph).min_by_key(|p| p.len()).and_then(|p| p.rsplit_once('/')).map(|(f, _)| format!("{f}/"))
+    let Some(folder) = files
+        .keys()
+        .filter(graph)
+        .min_by_key(|p| p.len())
+        .and_then(|p| p.rsplit_once('/'))
+        .map(|(f, _)| format!("{f}/"))
     else {
         return files;
     };

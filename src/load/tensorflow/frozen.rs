@@ -47,13 +47,15 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
     if outputs.is_empty() {
         return Err(malformed("the graph has no output; name one with `outputs`"));
     }
-    let inputs = if options.inputs.is_empty() { placeholders(nodes, &outputs) } else { options.inputs.clone() };
+    let inputs =
+        if options.inputs.is_empty() { placeholders(nodes, &outputs) } else { options.inputs.clone() };
     let mut builder = Builder::new(&functions, OpDefs::default(), options.memory_budget);
     builder.top_constants = top_constants;
     let mut top = Frame::top(nodes);
     for (position, name) in inputs.iter().enumerate() {
         let (node, slot) = split_reference(name)?;
-        let declared = find(nodes, node).ok_or_else(|| unknown_name("input", name, &placeholder_names(nodes)))?;
+        let declared =
+            find(nodes, node).ok_or_else(|| unknown_name("input", name, &placeholder_names(nodes)))?;
         let input = declared_input(name, declared, knows_scalars)?;
         builder.graph.inputs.push(input);
         let port = Port::first(builder.push(input_node(name, position))?);
@@ -90,7 +92,11 @@ pub(super) fn recognises(payload: &Payload) -> bool {
     let Some((1, 2, head)) = fields.next() else { return false };
     // A node begins with its name; its operator may come first in other writers.
     let named = matches!(head.first(), Some(0x0a | 0x12));
-    named && fields.by_ref().take(64).all(|(field, kind, _)| matches!((field, kind), (1 | 2 | 4 | 5, 2) | (3, 0)))
+    named
+        && fields
+            .by_ref()
+            .take(64)
+            .all(|(field, kind, _)| matches!((field, kind), (1 | 2 | 4 | 5, 2) | (3, 0)))
 }
 
 /// True for bytes that look like a SavedModel message: schema version 1, then a meta graph.
@@ -214,11 +220,33 @@ fn results(nodes: &[NodeDef]) -> Vec<String> {
             && !is_placeholder(node)
             && !matches!(
                 node.op.as_str(),
-                "NoOp" | "Assert" | "Const" | "Placeholder" | "PlaceholderWithDefault" | "SaveV2" | "RestoreV2" | "ShardedFilename"
-                    | "MergeV2Checkpoints" | "Assign" | "AssignVariableOp" | "VarHandleOp" | "VariableV2"
-                    | "VarIsInitializedOp" | "IsVariableInitialized" | "Print" | "PrintV2" | "ScalarSummary"
-                    | "HistogramSummary" | "MergeSummary" | "ImageSummary" | "DestroyResourceOp" | "HashTableV2"
-                    | "LookupTableImportV2" | "InitializeTableV2" | "InitializeTableFromTextFileV2" | "LookupTableExportV2"
+                "NoOp"
+                    | "Assert"
+                    | "Const"
+                    | "Placeholder"
+                    | "PlaceholderWithDefault"
+                    | "SaveV2"
+                    | "RestoreV2"
+                    | "ShardedFilename"
+                    | "MergeV2Checkpoints"
+                    | "Assign"
+                    | "AssignVariableOp"
+                    | "VarHandleOp"
+                    | "VariableV2"
+                    | "VarIsInitializedOp"
+                    | "IsVariableInitialized"
+                    | "Print"
+                    | "PrintV2"
+                    | "ScalarSummary"
+                    | "HistogramSummary"
+                    | "MergeSummary"
+                    | "ImageSummary"
+                    | "DestroyResourceOp"
+                    | "HashTableV2"
+                    | "LookupTableImportV2"
+                    | "InitializeTableV2"
+                    | "InitializeTableFromTextFileV2"
+                    | "LookupTableExportV2"
             )
     };
     nodes.iter().filter(is_result).map(|n| n.name.clone()).collect()
@@ -229,8 +257,9 @@ fn results(nodes: &[NodeDef]) -> Vec<String> {
 fn declared_input(name: &str, node: &NodeDef, knows_scalars: bool) -> Result<GraphInput, LoadError> {
     let attributes = Attributes::new(node.attr.clone());
     let datum = ["dtype", "T", "DstT", "output_type"].iter().find_map(|a| attributes.datum(a));
-    let datum =
-        datum.ok_or_else(|| malformed(format!("the input `{name}` does not say its type, or one that is not supported")))?;
+    let datum = datum.ok_or_else(|| {
+        malformed(format!("the input `{name}` does not say its type, or one that is not supported"))
+    })?;
     let dims = attributes.shape("shape").filter(|dims| knows_scalars || !dims.is_empty());
     Ok(GraphInput { name: name.to_owned(), datum, dims })
 }

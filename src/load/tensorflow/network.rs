@@ -14,7 +14,8 @@ use crate::signature::{Dim, TensorSpec};
 
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-    let unknown = || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
+    let unknown =
+        || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
     // A loop over variables leaves them behind; the loop is what there is to say.
     let handle = |n: &&Node| matches!(n.op.as_str(), "VarHandleOp" | "RestoreV2" | "Placeholder");
     if let Some(node) = unknown().find(|n| !handle(n)).or_else(|| unknown().next()) {
@@ -23,7 +24,10 @@ pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>
     let mut inputs = Vec::with_capacity(graph.inputs.len());
     for input in &graph.inputs {
         let element = convert::element_type(input.datum).ok_or_else(|| {
-            malformed(format!("the input `{}` is of type {:?}, which is not supported", input.name, input.datum))
+            malformed(format!(
+                "the input `{}` is of type {:?}, which is not supported",
+                input.name, input.datum
+            ))
         })?;
         inputs.push(match &input.dims {
             Some(dims) => {
@@ -69,9 +73,11 @@ impl Blueprint for Network {
                 }
                 outlets.insert(index, wired);
             }
-            let outputs = self.graph.outputs.iter().map(|o| Some(*outlets.get(&o.port.node)?.get(o.port.slot)?));
+            let outputs =
+                self.graph.outputs.iter().map(|o| Some(*outlets.get(&o.port.node)?.get(o.port.slot)?));
             let outputs = outputs.collect::<Option<Vec<_>>>();
-            let (Some(outputs), Some(sources)) = (outputs, sources.into_iter().collect::<Option<Vec<_>>>()) else {
+            let (Some(outputs), Some(sources)) = (outputs, sources.into_iter().collect::<Option<Vec<_>>>())
+            else {
                 super::api::bail!("an input or output of the graph is not there");
             };
             model.set_input_outlets(&sources)?;
@@ -97,7 +103,8 @@ impl Network {
         match &node.content {
             Content::Constant(value) => Ok(wiring.constant(Arc::clone(value))?),
             Content::Input(position) => {
-                let extents = extents.get(*position).ok_or(WiringError::Invalid("an input has no shape".into()))?;
+                let extents =
+                    extents.get(*position).ok_or(WiringError::Invalid("an input has no shape".into()))?;
                 let input = self.graph.inputs.get(*position);
                 let datum = input.map_or_else(f32::datum_type, |i| i.datum);
                 let dims: TVec<_> = extents.iter().map(|e| e.to_dim(&wiring.model.symbols)).collect();
@@ -108,7 +115,9 @@ impl Network {
                 let mut inputs = TVec::new();
                 for port in &node.inputs {
                     let outlet = outlets.get(&port.node).and_then(|o| o.get(port.slot));
-                    let missing = || WiringError::Invalid(format!("reads output {} of a node that has fewer", port.slot));
+                    let missing = || {
+                        WiringError::Invalid(format!("reads output {} of a node that has fewer", port.slot))
+                    };
                     inputs.push(*outlet.ok_or_else(missing)?);
                 }
                 ops::wire(wiring, node, &inputs)

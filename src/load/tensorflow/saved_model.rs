@@ -35,11 +35,7 @@ pub(super) fn read(files: &dyn Files, options: &LoadOptions) -> Result<Graph, Lo
 }
 
 /// The graph of a decoded SavedModel, its variables and assets among `files`.
-pub(super) fn build(
-    saved: SavedModel,
-    files: &dyn Files,
-    options: &LoadOptions,
-) -> Result<Graph, LoadError> {
+pub(super) fn build(saved: SavedModel, files: &dyn Files, options: &LoadOptions) -> Result<Graph, LoadError> {
     let mut meta = choose_graph(saved)?;
     let signature = choose_signature(&mut meta, options.signature.as_deref())?;
     let ops = OpDefs::new(meta.meta_info_def.take().and_then(|m| m.stripped_op_list));
@@ -120,7 +116,10 @@ fn chosen<'s>(
         return Ok(all.iter().collect());
     }
     let known = || all.keys().cloned().collect::<Vec<_>>().join(", ");
-    wanted.iter().map(|name| all.get_key_value(name).ok_or_else(|| unknown_name(what, name, &known()))).collect()
+    wanted
+        .iter()
+        .map(|name| all.get_key_value(name).ok_or_else(|| unknown_name(what, name, &known())))
+        .collect()
 }
 
 fn declare_inputs(
@@ -172,4 +171,3 @@ fn reference<'i>(name: &str, info: &'i TensorInfo) -> Result<&'i str, LoadError>
         _ => Err(malformed(format!("`{name}` is a sparse or composite tensor, which is not supported"))),
     }
 }
-

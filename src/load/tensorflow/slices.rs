@@ -23,7 +23,8 @@ pub(super) fn assemble(
     for slice in slices {
         let extents = slice.extents();
         let part = bundle.tensor(&latin1(&key(name, &extents)))?;
-        let starts = extents.iter().map(|(start, _)| usize::try_from(*start).ok()).collect::<Option<Vec<_>>>();
+        let starts =
+            extents.iter().map(|(start, _)| usize::try_from(*start).ok()).collect::<Option<Vec<_>>>();
         let starts = starts.filter(|s| s.len() == dims.len()).ok_or_else(|| bad("has malformed extents"))?;
         parts.push((starts, part));
     }
@@ -39,7 +40,11 @@ pub(super) fn assemble(
     for (starts, part) in &parts {
         let fits = part.datum_type() == datum
             && part.shape().len() == dims.len()
-            && starts.iter().zip(part.shape()).zip(dims).all(|((s, n), d)| s.checked_add(*n).is_some_and(|e| e <= *d));
+            && starts
+                .iter()
+                .zip(part.shape())
+                .zip(dims)
+                .all(|((s, n), d)| s.checked_add(*n).is_some_and(|e| e <= *d));
         if !fits {
             return Err(bad("has a part that lies outside it"));
         }
@@ -69,7 +74,8 @@ fn copy_part(
     }
     for (index, bytes) in part.chunks_exact(row).enumerate() {
         // The position of the row in the part, as one number, to its position in the whole.
-        let (mut rest, mut offset, mut stride) = (index, starts.last().copied().unwrap_or(0), dims.last().copied().unwrap_or(1));
+        let (mut rest, mut offset, mut stride) =
+            (index, starts.last().copied().unwrap_or(0), dims.last().copied().unwrap_or(1));
         for ((size, dim), start) in shape.iter().zip(dims).zip(starts).rev().skip(1) {
             offset += (start + rest % size) * stride;
             stride *= dim;

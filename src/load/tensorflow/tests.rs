@@ -70,7 +70,8 @@ impl Entry {
         for (name, expected) in samples.outputs() {
             let found = specs.iter().zip(&outputs).find(|(spec, _)| **spec.name() == **name);
             let (spec, found) = found.ok_or_else(|| format!("no output `{name}`"))?;
-            compare(expected.view(), found.view(), self.rtol, self.atol).map_err(|e| format!("`{name}`: {e}"))?;
+            compare(expected.view(), found.view(), self.rtol, self.atol)
+                .map_err(|e| format!("`{name}`: {e}"))?;
             if found.element_type() != spec.element_type() || !spec.accepts(found.shape()) {
                 return Err(format!("the output `{name}` is {spec}, found {found:?}"));
             }

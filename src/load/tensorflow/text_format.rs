@@ -19,7 +19,8 @@ pub(super) enum Kind {
 
 /// What the text that begins so describes, where it is one of the two.
 pub(super) fn kind(head: &[u8]) -> Option<Kind> {
-    let text = std::str::from_utf8(head).or_else(|e| std::str::from_utf8(head.get(..e.valid_up_to()).unwrap_or(&[])));
+    let text = std::str::from_utf8(head)
+        .or_else(|e| std::str::from_utf8(head.get(..e.valid_up_to()).unwrap_or(&[])));
     let text = text.ok()?;
     let first = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'))?;
     let name: String = first.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();

@@ -65,7 +65,9 @@ impl<'a> Builder<'a> {
         let bundle = self.bundle.as_mut();
         let found = bundle.and_then(|b| Some((keys.into_iter().find(|k| b.contains(k))?, b)));
         let Some((key, bundle)) = found else {
-            return Err(malformed(format!("the variable `{name}` has no value: the model has no checkpoint entry for it")));
+            return Err(malformed(format!(
+                "the variable `{name}` has no value: the model has no checkpoint entry for it"
+            )));
         };
         let value = bundle.tensor(&key)?;
         let port = self.push_constant(&name, value)?;
@@ -96,7 +98,9 @@ impl<'a> Builder<'a> {
 
     /// A value that the checkpoint restores becomes a constant, once somebody reads it.
     fn materialise(&mut self, port: Port) -> Result<Port, LoadError> {
-        let Some(node) = self.graph.nodes.get(port.node).filter(|n| n.op == "RestoreV2") else { return Ok(port) };
+        let Some(node) = self.graph.nodes.get(port.node).filter(|n| n.op == "RestoreV2") else {
+            return Ok(port);
+        };
         let names = node.inputs.get(1).and_then(|n| self.graph.nodes.get(n.node)).map(|n| &n.content);
         let key = match names {
             Some(Content::Constant(names)) => names
@@ -110,7 +114,12 @@ impl<'a> Builder<'a> {
         self.push_constant(&key, value)
     }
 
-    fn assign_in_call(&mut self, frame: &mut Frame<'a>, node: &'a NodeDef, name: &str) -> Result<(), LoadError> {
+    fn assign_in_call(
+        &mut self,
+        frame: &mut Frame<'a>,
+        node: &'a NodeDef,
+        name: &str,
+    ) -> Result<(), LoadError> {
         let mut arguments = Vec::new();
         for input in node.input.iter().filter(|i| !i.starts_with('^')) {
             arguments.push(self.need(frame, input)?);
@@ -246,8 +255,12 @@ fn called(node: &NodeDef) -> Option<&str> {
 /// assignments are training or the values before training.
 fn assigns(node: &NodeDef, by_name: &HashMap<&str, &NodeDef>) -> bool {
     match node.op.as_str() {
-        "LookupTableImportV2" | "LookupTableImport" | "InitializeTableV2" | "InitializeTable"
-        | "InitializeTableFromTextFileV2" | "InitializeTableFromTextFile" => true,
+        "LookupTableImportV2"
+        | "LookupTableImport"
+        | "InitializeTableV2"
+        | "InitializeTable"
+        | "InitializeTableFromTextFileV2"
+        | "InitializeTableFromTextFile" => true,
         "Assign" | "AssignVariableOp" => {
             let mut source = node.input.get(1);
             for _ in 0..8 {

@@ -82,10 +82,7 @@ fn shape_proto(dims: Option<&[Option<usize>]>) -> TensorShapeProto {
         size: size.and_then(|s| i64::try_from(s).ok()).unwrap_or(-1),
         name: String::new(),
     };
-    TensorShapeProto {
-        dim: dims.unwrap_or_default().iter().map(dim).collect(),
-        unknown_rank: dims.is_none(),
-    }
+    TensorShapeProto { dim: dims.unwrap_or_default().iter().map(dim).collect(), unknown_rank: dims.is_none() }
 }
 
 /// A name that neither the signature nor another node has.

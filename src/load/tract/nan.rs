@@ -4,7 +4,12 @@
 //! a value that is unknown; a fast approximation that clamps its argument does the same. A model
 //! must not make an ordinary score of an unknown input, and no framework does.
 
-#![allow(unreachable_pub, missing_docs, missing_debug_implementations, reason = "tract's macros make public types")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "tract's macros make public types"
+)]
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "in the bodies of tract's macros")]
 
 use super::api::*;
@@ -149,12 +154,24 @@ impl EvalOp for Extreme {
         let [a, b] = inputs.as_slice() else { bail!("two inputs expected") };
         let max = *self == Self::Max;
         let out = match a.datum_type() {
-            DatumType::F32 => zip_broadcast(a, b, |a: &f32, b: &f32| {
-                if a.is_nan() || (if max { a > b } else { a < b }) { *a } else { *b }
-            }),
-            DatumType::F64 => zip_broadcast(a, b, |a: &f64, b: &f64| {
-                if a.is_nan() || (if max { a > b } else { a < b }) { *a } else { *b }
-            }),
+            DatumType::F32 => {
+                zip_broadcast(
+                    a,
+                    b,
+                    |a: &f32, b: &f32| {
+                        if a.is_nan() || (if max { a > b } else { a < b }) { *a } else { *b }
+                    },
+                )
+            }
+            DatumType::F64 => {
+                zip_broadcast(
+                    a,
+                    b,
+                    |a: &f64, b: &f64| {
+                        if a.is_nan() || (if max { a > b } else { a < b }) { *a } else { *b }
+                    },
+                )
+            }
             DatumType::I32 => zip_broadcast(a, b, |a: &i32, b| if max { *a.max(b) } else { *a.min(b) }),
             DatumType::I64 => zip_broadcast(a, b, |a: &i64, b| if max { *a.max(b) } else { *a.min(b) }),
             other => bail!("{:?} of {other:?} is not supported", self),
@@ -174,10 +191,16 @@ impl TypedOp for Extreme {
 }
 
 /// A function of two tensors of one rank, element by element.
-pub fn zip_broadcast<A: Datum, C: Datum>(a: &Tensor, b: &Tensor, f: impl Fn(&A, &A) -> C) -> TractResult<Tensor> {
+pub fn zip_broadcast<A: Datum, C: Datum>(
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(&A, &A) -> C,
+) -> TractResult<Tensor> {
     let (a, b) = (a.to_plain_array_view::<A>()?, b.to_plain_array_view::<A>()?);
     let shape = tract_core::broadcast::multi_broadcast(&[a.shape(), b.shape()])?;
-    let (Some(a), Some(b)) = (a.broadcast(&*shape), b.broadcast(&*shape)) else { bail!("shapes do not agree") };
+    let (Some(a), Some(b)) = (a.broadcast(&*shape), b.broadcast(&*shape)) else {
+        bail!("shapes do not agree")
+    };
     Ok(tract_ndarray::Zip::from(a).and(b).map_collect(|a, b| f(a, b)).into_tensor())
 }
 
@@ -258,7 +281,9 @@ mod tests {
 
     #[test]
     fn every_activation_keeps_nan() {
-        for op in [relu(), relu6(), leaky_relu(0.1), elu(), selu(), softplus(), softsign(), exact_exp(), sign()] {
+        for op in
+            [relu(), relu6(), leaky_relu(0.1), elu(), selu(), softplus(), softsign(), exact_exp(), sign()]
+        {
             let out = run(&op, &[&[f32::NAN, 1.0]]);
             assert!(out[0].is_nan() && out[1].is_finite(), "{op:?} gives {out:?}");
         }
@@ -266,7 +291,12 @@ mod tests {
 
     #[test]
     fn the_error_function_is_exact() {
-        for (x, y) in [(0.0, 1.0), (0.5, 0.479_500_122_186_953_5), (2.4, 6.885_138_966_450_787e-4), (3.0, 2.209_049_699_858_544e-5)] {
+        for (x, y) in [
+            (0.0, 1.0),
+            (0.5, 0.479_500_122_186_953_5),
+            (2.4, 6.885_138_966_450_787e-4),
+            (3.0, 2.209_049_699_858_544e-5),
+        ] {
             assert!((complementary_error(x) - y).abs() < 1e-14, "{x}");
             assert!((complementary_error(-x) - (2.0 - y)).abs() < 1e-14, "-{x}");
         }
@@ -285,7 +315,8 @@ mod tests {
 
     #[test]
     fn nan_reaches_what_its_window_reaches() {
-        let reduce = tract_core::ops::nn::Reduce { axes: tvec!(0), reducer: tract_core::ops::nn::Reducer::Max };
+        let reduce =
+            tract_core::ops::nn::Reduce { axes: tvec!(0), reducer: tract_core::ops::nn::Reducer::Max };
         let keep = KeepNan { spread: Some(Box::new(reduce)) };
         assert!(run(&keep, &[&[1.0, f32::NAN], &[7.0]])[0].is_nan());
         assert_eq!(run(&keep, &[&[1.0, 2.0], &[7.0]]), [7.0]);

@@ -9,8 +9,9 @@ use tract_core::ops::{math, nn};
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
-        "Add" | "AddV2" | "Sub" | "Mul" | "Div" | "RealDiv" | "Pow" | "Maximum" | "Minimum" | "SquaredDifference"
-        | "FloorDiv" | "FloorMod" | "Mod" | "TruncateDiv" | "TruncateMod" | "DivNoNan" | "MulNoNan" | "Xdivy" | "Atan2" => |w, n, i| {
+        "Add" | "AddV2" | "Sub" | "Mul" | "Div" | "RealDiv" | "Pow" | "Maximum" | "Minimum"
+        | "SquaredDifference" | "FloorDiv" | "FloorMod" | "Mod" | "TruncateDiv" | "TruncateMod"
+        | "DivNoNan" | "MulNoNan" | "Xdivy" | "Atan2" => |w, n, i| {
             let (a, b) = two(i)?;
             Ok(tvec!(pair(w, &n.op, a, b)?))
         },
@@ -141,9 +142,16 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
         }
         "FloorMod" | "Mod" if float => {
             let inputs = w.same(&[a, b])?;
-            w.function("FloorMod", &inputs, |a: f32, b| a - (a / b).floor() * b, |a: f64, b| a - (a / b).floor() * b)
+            w.function(
+                "FloorMod",
+                &inputs,
+                |a: f32, b| a - (a / b).floor() * b,
+                |a: f64, b| a - (a / b).floor() * b,
+            )
         }
-        "FloorDiv" => w.whole(a, b, |a, b| a.wrapping_div(b) - i64::from(a.wrapping_rem(b) != 0 && (a < 0) != (b < 0))),
+        "FloorDiv" => {
+            w.whole(a, b, |a, b| a.wrapping_div(b) - i64::from(a.wrapping_rem(b) != 0 && (a < 0) != (b < 0)))
+        }
         "FloorMod" | "Mod" => w.whole(a, b, |a, b| {
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
@@ -160,7 +168,12 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
         }
         "MulNoNan" => {
             let inputs = w.same(&[a, b])?;
-            w.function("MulNoNan", &inputs, |a: f32, b| if b == 0.0 { 0.0 } else { a * b }, |a: f64, b| if b == 0.0 { 0.0 } else { a * b })
+            w.function(
+                "MulNoNan",
+                &inputs,
+                |a: f32, b| if b == 0.0 { 0.0 } else { a * b },
+                |a: f64, b| if b == 0.0 { 0.0 } else { a * b },
+            )
         }
         _ => Err(WiringError::Unsupported),
     }
@@ -185,7 +198,11 @@ impl Wiring<'_> {
             |facts| {
                 let shapes: TVec<_> = facts.iter().map(|f| &f.shape).collect();
                 let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
-                Ok(facts.first().map(|f| super::super::api::TypedFact::dt_shape(f.datum_type, shape)).into_iter().collect())
+                Ok(facts
+                    .first()
+                    .map(|f| super::super::api::TypedFact::dt_shape(f.datum_type, shape))
+                    .into_iter()
+                    .collect())
             },
             move |values| {
                 let [a, b] = values else { super::super::api::bail!("two inputs expected") };
@@ -203,7 +220,8 @@ impl Wiring<'_> {
     /// A function of two whole numbers, the second of which may not be zero.
     fn whole(&mut self, a: OutletId, b: OutletId, f: fn(i64, i64) -> i64) -> One {
         let datum = self.datum(a)?;
-        if !matches!(datum, DatumType::I8 | DatumType::I16 | DatumType::I32 | DatumType::I64 | DatumType::U8) {
+        if !matches!(datum, DatumType::I8 | DatumType::I16 | DatumType::I32 | DatumType::I64 | DatumType::U8)
+        {
             return Err(WiringError::Unsupported);
         }
         let (a, b) = (self.cast(a, i64::datum_type())?, self.cast(b, i64::datum_type())?);

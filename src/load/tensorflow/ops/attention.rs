@@ -11,7 +11,9 @@ use tract_core::ops::nn::{Reduce, Reducer, Softmax, SoftmaxKind};
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
-        "MatMul" => |w, n, i| mat_mul(w, i, [n.attributes.bool("transpose_a"), n.attributes.bool("transpose_b")]),
+        "MatMul" => {
+            |w, n, i| mat_mul(w, i, [n.attributes.bool("transpose_a"), n.attributes.bool("transpose_b")])
+        }
         "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3" => {
             |w, n, i| mat_mul(w, i, [n.attributes.bool("adj_x"), n.attributes.bool("adj_y")])
         }
@@ -47,7 +49,12 @@ fn fused_mat_mul(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
 
 /// The bias and the activation that TensorFlow's optimiser puts into one operator with what is
 /// before them.
-pub(super) fn fused_rest(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], out: &mut TVec<OutletId>) -> Result<(), WiringError> {
+pub(super) fn fused_rest(
+    w: &mut Wiring<'_>,
+    node: &Node,
+    inputs: &[OutletId],
+    out: &mut TVec<OutletId>,
+) -> Result<(), WiringError> {
     let fused = node.attributes.list("fused_ops").map(|l| l.s.as_slice()).unwrap_or_default();
     let mut arguments = inputs.iter().skip(2);
     for op in fused {
@@ -62,7 +69,13 @@ pub(super) fn fused_rest(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], o
                 if !matches!(name, "Relu" | "Relu6" | "Elu" | "Tanh" | "Sigmoid" | "LeakyRelu") {
                     return Err(WiringError::Unsupported);
                 }
-                let node = Node { name: node.name.clone(), op: name.to_owned(), attributes: node.attributes.clone(), inputs: Vec::new(), content: node.content.clone() };
+                let node = Node {
+                    name: node.name.clone(),
+                    op: name.to_owned(),
+                    attributes: node.attributes.clone(),
+                    inputs: Vec::new(),
+                    content: node.content.clone(),
+                };
                 first(&super::wire(w, &node, &[x])?)?
             }
         };
@@ -92,7 +105,8 @@ fn einsum(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     }
     let widest = dots.iter().copied().max().unwrap_or(0);
     let letters = |n: usize| -> String { unused.iter().take(widest).skip(widest - n).collect() };
-    let expanded: Vec<String> = terms.iter().zip(&dots).map(|(t, n)| t.replace("...", &letters(*n))).collect();
+    let expanded: Vec<String> =
+        terms.iter().zip(&dots).map(|(t, n)| t.replace("...", &letters(*n))).collect();
     for term in &expanded {
         let mut seen: Vec<char> = term.chars().collect();
         seen.sort_unstable();

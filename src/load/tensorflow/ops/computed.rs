@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::api::{
-    EvalContext, EvalOp, Op, StaticName, TVec, TValue, TractResult, TypedFact, TypedOp, op_as_typed_op, op_out_of_plan, as_op,
+    EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult, TypedFact, TypedOp, as_op,
+    op_as_typed_op, op_out_of_plan,
 };
 
 type Facts = dyn Fn(&[&TypedFact]) -> TractResult<TVec<TypedFact>> + Send + Sync;

@@ -111,14 +111,17 @@ fn convolve(w: &mut Wiring<'_>, node: &Node, x: OutletId, kernel: OutletId, dept
         (channels / input_of_kernel, *output)
     };
     if depthwise && *input_of_kernel != channels {
-        return Err(invalid(format!("the kernel takes {input_of_kernel} channels, the input has {channels}")));
+        return Err(invalid(format!(
+            "the kernel takes {input_of_kernel} channels, the input has {channels}"
+        )));
     }
     // tract wants all inputs and the outputs of one group, as a depthwise kernel already is.
     let kernel = if depthwise || group == 1 {
         kernel
     } else {
         let space = kernel_shape.len();
-        let dims = |tail: &[usize]| kernel_shape.iter().chain(tail).map(ToDim::to_dim).collect::<TVec<TDim>>();
+        let dims =
+            |tail: &[usize]| kernel_shape.iter().chain(tail).map(ToDim::to_dim).collect::<TVec<TDim>>();
         let split = w.reshape(kernel, &dims(&[*input_of_kernel, group, output / group]))?;
         let permutation: Vec<usize> = (0..space).chain([space + 1, space, space + 2]).collect();
         let grouped = w.transpose(split, &permutation)?;

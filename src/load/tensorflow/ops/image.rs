@@ -1,7 +1,8 @@
 //! Resizing of images, and moving depth into space.
 
 use super::super::api::{
-    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TVec, TypedFact, bail, tract_core, tract_ndarray, tvec,
+    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TVec, TypedFact, bail, tract_core,
+    tract_ndarray, tvec,
 };
 use super::super::graph::Node;
 use super::computed::Computed;
@@ -71,8 +72,10 @@ fn resize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], bilinear: bool) 
         return Err(invalid("an image of four dimensions expected"));
     };
     let known = |d: &TDim| d.as_i64().and_then(|d| usize::try_from(d).ok()).filter(|d| *d > 0);
-    let size = |at: usize| sizes.get(at).and_then(|s| usize::try_from(*s).ok()).filter(|s| (1..1 << 20).contains(s));
-    let (Some(height), Some(width), Some(to_height), Some(to_width)) = (known(height), known(width), size(0), size(1))
+    let size =
+        |at: usize| sizes.get(at).and_then(|s| usize::try_from(*s).ok()).filter(|s| (1..1 << 20).contains(s));
+    let (Some(height), Some(width), Some(to_height), Some(to_width)) =
+        (known(height), known(width), size(0), size(1))
     else {
         return Err(invalid("the sizes have to be known"));
     };
@@ -101,7 +104,11 @@ fn resize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], bilinear: bool) 
     Ok(tvec!(w.one(op, &[x])?))
 }
 
-fn bilinear_of(x: &EngineTensor, rows: &[Tap], columns: &[Tap]) -> super::super::api::TractResult<EngineTensor> {
+fn bilinear_of(
+    x: &EngineTensor,
+    rows: &[Tap],
+    columns: &[Tap],
+) -> super::super::api::TractResult<EngineTensor> {
     let [batch, height, width, channels] = *x.shape() else { bail!("an image expected") };
     let plain = x.try_as_plain_ram()?;
     let values = plain.as_slice::<f32>()?;

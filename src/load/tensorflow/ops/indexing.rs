@@ -1,7 +1,8 @@
 //! Picking elements by their place.
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TVec, TypedFact, bail, f16, dispatch_datum, tensor0, tract_core, tract_ndarray, tvec,
+    AxisOp, Datum, DatumType, EngineTensor, IntoTValue, OutletId, TDim, TVec, TypedFact, bail,
+    dispatch_datum, f16, tensor0, tract_core, tract_ndarray, tvec,
 };
 use super::super::graph::Node;
 use super::computed::Computed;
@@ -201,7 +202,8 @@ fn bucketize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
 /// Keeps a band about the diagonal: attention's causal mask is one.
 fn matrix_band_part(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     let x = first(inputs)?;
-    let (lower, upper) = (w.konst_scalar::<i64>(input(inputs, 1)?)?, w.konst_scalar::<i64>(input(inputs, 2)?)?);
+    let (lower, upper) =
+        (w.konst_scalar::<i64>(input(inputs, 1)?)?, w.konst_scalar::<i64>(input(inputs, 2)?)?);
     let op = Computed::new(
         "MatrixBandPart",
         |facts| Ok(facts.iter().map(|f| f.without_value()).collect()),
@@ -213,7 +215,11 @@ fn matrix_band_part(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wi
     Ok(tvec!(w.one(op, &[x])?))
 }
 
-fn banded<T: Datum + Default>(x: &EngineTensor, lower: i64, upper: i64) -> super::super::api::TractResult<EngineTensor> {
+fn banded<T: Datum + Default>(
+    x: &EngineTensor,
+    lower: i64,
+    upper: i64,
+) -> super::super::api::TractResult<EngineTensor> {
     let [.., rows, columns] = x.shape() else { bail!("a matrix expected") };
     let (rows, columns) = (*rows, *columns);
     let mut values = x.try_as_plain_ram()?.as_slice::<T>()?.to_vec();
@@ -276,4 +282,3 @@ fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
     );
     Ok(tvec!(w.one(op, &[x, weights])?))
 }
-

@@ -39,7 +39,9 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 }
 
 /// A comparison as an operator of the network.
-pub(super) fn comparison(op: Box<dyn tract_core::ops::binary::BinMiniOp>) -> tract_core::ops::binary::TypedBinOp {
+pub(super) fn comparison(
+    op: Box<dyn tract_core::ops::binary::BinMiniOp>,
+) -> tract_core::ops::binary::TypedBinOp {
     tract_core::ops::binary::TypedBinOp(op, None)
 }
 
@@ -86,16 +88,24 @@ fn select(w: &mut Wiring<'_>, inputs: &[OutletId], by_rows: bool) -> Wired {
 fn float_test(w: &mut Wiring<'_>, x: OutletId, single: fn(f32) -> bool, double: fn(f64) -> bool) -> Wired {
     let op = super::computed::Computed::new(
         "FloatTest",
-        |facts| Ok(facts.iter().map(|f| super::super::api::TypedFact::dt_shape(bool::datum_type(), f.shape.clone())).collect()),
+        |facts| {
+            Ok(facts
+                .iter()
+                .map(|f| super::super::api::TypedFact::dt_shape(bool::datum_type(), f.shape.clone()))
+                .collect())
+        },
         move |values| {
             let [x] = values else { super::super::api::bail!("one input expected") };
             let out = match x.datum_type() {
                 DatumType::F32 => nan::zip_broadcast::<f32, bool>(x, x, |x, _| single(*x)),
-                _ => nan::zip_broadcast::<f64, bool>(&x.cast_to::<f64>()?.into_owned(), &x.cast_to::<f64>()?.into_owned(), |x, _| double(*x)),
+                _ => nan::zip_broadcast::<f64, bool>(
+                    &x.cast_to::<f64>()?.into_owned(),
+                    &x.cast_to::<f64>()?.into_owned(),
+                    |x, _| double(*x),
+                ),
             };
             Ok(tvec!(super::super::api::IntoTValue::into_tvalue(out?)))
         },
     );
     Ok(tvec!(w.one(op, &[x])?))
 }
-

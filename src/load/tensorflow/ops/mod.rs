@@ -69,7 +69,10 @@ pub(super) enum WiringError {
     /// What is asked of the operator makes no sense.
     Invalid(String),
     /// It would take too much memory.
-    OverBudget { needed: u64, budget: u64 },
+    OverBudget {
+        needed: u64,
+        budget: u64,
+    },
     Engine(TractError),
 }
 

@@ -37,7 +37,8 @@ fn find(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
         move |inputs| {
             let [query] = inputs else { bail!("one input expected") };
             let found = (places)(query)?;
-            let picked = super::super::api::dispatch_datum!(pick(datum)(&values, &default, &found, query.shape()))?;
+            let picked =
+                super::super::api::dispatch_datum!(pick(datum)(&values, &default, &found, query.shape()))?;
             Ok(tvec!(picked.into_tvalue()))
         },
     );
@@ -68,6 +69,7 @@ fn pick<T: Datum>(
     let default = default.try_as_plain_ram()?.as_slice::<T>()?.first().cloned().unwrap_or_default();
     let plain = values.try_as_plain_ram()?;
     let values = plain.as_slice::<T>()?;
-    let picked = places.iter().map(|p| p.and_then(|p| values.get(p).cloned()).unwrap_or_else(|| default.clone()));
+    let picked =
+        places.iter().map(|p| p.and_then(|p| values.get(p).cloned()).unwrap_or_else(|| default.clone()));
     Ok(EngineTensor::from(super::super::api::tract_ndarray::ArrayD::from_shape_vec(shape, picked.collect())?))
 }

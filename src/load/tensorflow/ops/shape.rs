@@ -1,6 +1,8 @@
 //! Shapes: reading them, changing them, putting tensors together and apart.
 
-use super::super::api::{AxisOp, Datum, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec};
+use super::super::api::{
+    AxisOp, Datum, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
+};
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
 use super::{Handler, WiringError};
@@ -141,7 +143,8 @@ fn shape(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
 fn squeeze(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let mut x = first(inputs)?;
     let dims = w.dims(x)?;
-    let listed = node.attributes.ints("squeeze_dims").or_else(|| node.attributes.ints("axis")).unwrap_or_default();
+    let listed =
+        node.attributes.ints("squeeze_dims").or_else(|| node.attributes.ints("axis")).unwrap_or_default();
     let mut axes = listed.iter().map(|a| axis_of(*a, dims.len())).collect::<Result<Vec<_>, _>>()?;
     if axes.is_empty() {
         axes = dims.iter().enumerate().filter(|(_, d)| **d == TDim::from(1)).map(|(a, _)| a).collect();
@@ -281,10 +284,24 @@ fn strided_slice(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
             };
             x = w.cut(x, axis, start, end)?;
             if stride > 1 {
-                x = w.one(tract_core::ops::downsample::Downsample { axis, stride: isize::try_from(stride).unwrap_or(isize::MAX), modulo: 0 }, &[x])?;
+                x = w.one(
+                    tract_core::ops::downsample::Downsample {
+                        axis,
+                        stride: isize::try_from(stride).unwrap_or(isize::MAX),
+                        modulo: 0,
+                    },
+                    &[x],
+                )?;
             }
         } else {
-            x = backwards(w, x, axis, stride, (!bit(begin_mask, at)).then(|| place(begin.get(at))).transpose()?, (!bit(end_mask, at)).then(|| place(end.get(at))).transpose()?)?;
+            x = backwards(
+                w,
+                x,
+                axis,
+                stride,
+                (!bit(begin_mask, at)).then(|| place(begin.get(at))).transpose()?,
+                (!bit(end_mask, at)).then(|| place(end.get(at))).transpose()?,
+            )?;
         }
         axis += 1;
     }
@@ -295,7 +312,14 @@ fn strided_slice(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
 }
 
 /// Every `-stride`-th element from `start` down to just after `end`.
-fn backwards(w: &mut Wiring<'_>, x: OutletId, axis: usize, stride: i64, start: Option<TDim>, end: Option<TDim>) -> One {
+fn backwards(
+    w: &mut Wiring<'_>,
+    x: OutletId,
+    axis: usize,
+    stride: i64,
+    start: Option<TDim>,
+    end: Option<TDim>,
+) -> One {
     let size = w.dim(x, axis)?.as_i64().ok_or_else(|| invalid("goes backwards through an open dimension"))?;
     let known = |d: Option<TDim>| d.map(|d| d.as_i64().ok_or(WiringError::Unsupported)).transpose();
     let start = known(start)?.unwrap_or(size - 1).clamp(-1, size - 1);
@@ -368,7 +392,8 @@ fn range(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     let (start, limit, delta) = (first(inputs)?, input(inputs, 1)?, input(inputs, 2)?);
     let datum = w.datum(start)?;
     if datum.is_float() {
-        let (start, limit, delta) = (w.konst_scalar::<f64>(start)?, w.konst_scalar::<f64>(limit)?, w.konst_scalar::<f64>(delta)?);
+        let (start, limit, delta) =
+            (w.konst_scalar::<f64>(start)?, w.konst_scalar::<f64>(limit)?, w.konst_scalar::<f64>(delta)?);
         let steps = ((limit - start) / delta).ceil();
         if !(0.0..=1e7).contains(&steps) {
             return Err(invalid("the range is not finite, or too long"));
@@ -435,7 +460,8 @@ fn space_to_batch(w: &mut Wiring<'_>, inputs: &[OutletId], to_batch: bool) -> Wi
         pads.extend(borders);
         pads.resize(w.rank(x)?, (0, 0));
         let zero = EngineTensor::zero_scalar_dt(w.datum(x)?)?;
-        let x = w.one(array::Pad { pads, mode: array::PadMode::Constant(std::sync::Arc::new(zero)) }, &[x])?;
+        let x =
+            w.one(array::Pad { pads, mode: array::PadMode::Constant(std::sync::Arc::new(zero)) }, &[x])?;
         let dims = w.dims(x)?;
         let (batch, rest) = dims.split_first().ok_or(WiringError::Unsupported)?;
         let mut split: TVec<TDim> = tvec!(batch.clone());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, IntoTensor, OutletId, SpecialOps, TDim, TVec, TValue, TractResult, TypedFact, TypedModel,
-    TypedOp, tensor0, tract_core, tvec,
+    AxisOp, Datum, DatumType, EngineTensor, IntoTensor, OutletId, SpecialOps, TDim, TValue, TVec,
+    TractResult, TypedFact, TypedModel, TypedOp, tensor0, tract_core, tvec,
 };
 use super::WiringError;
 
@@ -30,7 +30,10 @@ impl<'m> Wiring<'m> {
     }
 
     /// Adds a constant.
-    pub(in crate::load::tensorflow) fn constant(&mut self, value: Arc<EngineTensor>) -> TractResult<TVec<OutletId>> {
+    pub(in crate::load::tensorflow) fn constant(
+        &mut self,
+        value: Arc<EngineTensor>,
+    ) -> TractResult<TVec<OutletId>> {
         self.count += 1;
         Ok(tvec!(self.model.add_const(format!("const.{}", self.count), value)?))
     }
@@ -51,7 +54,10 @@ impl<'m> Wiring<'m> {
     /// Adds an operator; where all its inputs are constants and small, their result.
     pub(super) fn all(&mut self, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> Wired {
         let op: Box<dyn TypedOp> = op.into();
-        let facts = inputs.iter().map(|i| Ok(self.model.outlet_fact(*i)?.clone())).collect::<TractResult<Vec<_>>>()?;
+        let facts = inputs
+            .iter()
+            .map(|i| Ok(self.model.outlet_fact(*i)?.clone()))
+            .collect::<TractResult<Vec<_>>>()?;
         let outputs = op.output_facts(&facts.iter().collect::<Vec<_>>())?;
         let mut elements = 0_usize;
         for fact in &outputs {
@@ -103,7 +109,15 @@ impl<'m> Wiring<'m> {
         }
         let types = types.into_iter().zip(inputs);
         types
-            .map(|(t, i)| if t.is_integer() && t != DatumType::TDim { self.cast(*i, DatumType::TDim) } else { Ok(*i) })
+            .map(
+                |(t, i)| {
+                    if t.is_integer() && t != DatumType::TDim {
+                        self.cast(*i, DatumType::TDim)
+                    } else {
+                        Ok(*i)
+                    }
+                },
+            )
             .collect()
     }
 
@@ -148,7 +162,9 @@ impl<'m> Wiring<'m> {
     /// One dimension.
     pub(super) fn dim(&self, outlet: OutletId, axis: usize) -> Result<TDim, WiringError> {
         let dims = self.dims(outlet)?;
-        dims.get(axis).cloned().ok_or_else(|| invalid(format!("there is no dimension {axis} of {}", dims.len())))
+        dims.get(axis)
+            .cloned()
+            .ok_or_else(|| invalid(format!("there is no dimension {axis} of {}", dims.len())))
     }
 
     /// The dimensions, where they are all known.
@@ -159,7 +175,10 @@ impl<'m> Wiring<'m> {
 
     /// The value of an input that has to be a constant.
     pub(super) fn konst(&self, outlet: OutletId) -> Result<Arc<EngineTensor>, WiringError> {
-        self.fact(outlet)?.konst.clone().ok_or_else(|| invalid("an input that has to be a constant is computed from the model's input"))
+        self.fact(outlet)?
+            .konst
+            .clone()
+            .ok_or_else(|| invalid("an input that has to be a constant is computed from the model's input"))
     }
 
     /// The values of a constant input as dimensions.
@@ -207,7 +226,9 @@ impl<'m> Wiring<'m> {
         if &*self.dims(outlet)? == dims {
             return Ok(outlet);
         }
-        let op = tract_core::ops::array::MultiBroadcastTo { shape: dims.iter().cloned().collect::<TVec<TDim>>().into() };
+        let op = tract_core::ops::array::MultiBroadcastTo {
+            shape: dims.iter().cloned().collect::<TVec<TDim>>().into(),
+        };
         self.one(op, &[outlet])
     }
 }
