@@ -53,6 +53,9 @@ pub(crate) struct Planned {
     pub(crate) outputs: Vec<usize>,
 }
 
+/// A kernel, and what is known of its outputs as far as something is.
+type Known = (Box<dyn Kernel>, Vec<Option<Fact>>);
+
 /// A program in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -97,12 +100,26 @@ impl Draft {
         self.values.get(value?)?.constant.as_ref()
     }
 
+    /// The type of a value, where it is known.
+    pub(crate) fn element(&self, value: usize) -> Option<ElementType> {
+        Some(self.values.get(value)?.fact.as_ref()?.element)
+    }
+
+    /// The rank of a value, where it is known.
+    pub(crate) fn rank(&self, value: usize) -> Option<usize> {
+        Some(self.values.get(value)?.fact.as_ref()?.dims.as_ref()?.len())
+    }
+
+    /// The last dimension of a value, where it is known.
+    pub(crate) fn width(&self, value: usize) -> Option<usize> {
+        match self.values.get(value)?.fact.as_ref()?.dims.as_ref()?.last()? {
+            FactDim::Fixed(n) => Some(*n),
+            _ => None,
+        }
+    }
+
     /// The kernel of a node that reads these values, and what is known of its outputs.
-    pub(crate) fn kernel(
-        &self,
-        node: &NodeParts,
-        inputs: &[Option<usize>],
-    ) -> Result<(Box<dyn Kernel>, Vec<Option<Fact>>), ProgramError> {
+    pub(crate) fn kernel(&self, node: &NodeParts, inputs: &[Option<usize>]) -> Result<Known, ProgramError> {
         let given: Vec<_> =
             inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
         let kernel = kernel::build(&Node {
@@ -186,12 +203,26 @@ impl Draft {
         }
     }
 
-    /// Tells the graphs in a node's attributes what is known of the values that they capture.
+    /// Tells the graphs in a node's attributes what is known of the values that they capture, and
+    /// the types of what they are given where they do not say it themselves.
     fn tell_captures(&self, node: &mut NodeParts) {
-        for graph in node.attributes.graphs_mut() {
+        let fact = |name: &str| self.names.get(name).and_then(|v| self.values.get(*v)?.fact.clone());
+        let is_loop = node.is("Loop");
+        let shift = usize::from(node.is("Scan") && node.version < 9);
+        let NodeParts { attributes, inputs: given, .. } = node;
+        for graph in attributes.graphs_mut() {
             let own = graph.inputs.len().saturating_sub(graph.captures);
-            for input in graph.inputs.iter_mut().skip(own) {
-                input.fact = self.names.get(&input.name).and_then(|v| self.values.get(*v)?.fact.clone());
+            for (index, input) in graph.inputs.iter_mut().enumerate() {
+                if index >= own {
+                    input.fact = fact(&input.name);
+                } else if input.fact.is_none() {
+                    let element = match index {
+                        0 if is_loop => Some(ElementType::I64),
+                        1 if is_loop => Some(ElementType::Bool),
+                        _ => given.get(index + shift).and_then(|name| fact(name)).map(|f| f.element),
+                    };
+                    input.fact = element.map(|element| Fact { element, dims: None });
+                }
             }
         }
     }
@@ -245,7 +276,9 @@ impl Draft {
         let fixed = |f: &Fact| f.dims.as_ref().is_some_and(|d| !d.contains(&FactDim::Unknown));
         let same = match node.operator.as_str() {
             "Identity" if node.is("Identity") => true,
-            "Dropout" if node.is("Dropout") => node.outputs.get(1).is_none_or(String::is_empty),
+            "Dropout" if node.is("Dropout") => {
+                node.outputs.get(1).is_none_or(String::is_empty) && inputs.len() < 3
+            }
             "Cast" if node.is("Cast") => before?.element == after?.element,
             // Where the facts say that the width is right there is nothing left to check.
             "ZipMap" if node.domain == "ai.onnx.ml" => before == after && fixed(before?),
@@ -276,9 +309,10 @@ impl Draft {
             .collect::<Option<_>>()?;
         let mut outputs = vec![Tensor::default(); node.outputs.len()];
         // A `Constant` is a value of the file, not one that a few bytes blow up to.
-        let cx = match node.is("Constant") {
-            true => RunContext::default(),
-            false => RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR },
+        let cx = if node.is("Constant") {
+            RunContext::default()
+        } else {
+            RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR }
         };
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
@@ -323,7 +357,6 @@ impl Layout {
         for value in &draft.wanted {
             last_read.get_mut(*value).into_iter().for_each(|l| *l = usize::MAX);
         }
-        let element = |value: usize| draft.values.get(value).and_then(|v| v.fact.as_ref()).map(|f| f.element);
         let mut free: HashMap<ElementType, Vec<usize>> = HashMap::new();
         for (at, step) in draft.steps.iter().enumerate() {
             for (index, value) in step.inputs.iter().enumerate() {
@@ -334,7 +367,7 @@ impl Layout {
                 }
             }
             for value in &step.outputs {
-                let reused = element(*value).and_then(|e| free.get_mut(&e)?.pop());
+                let reused = draft.element(*value).and_then(|e| free.get_mut(&e)?.pop());
                 let slot = reused.unwrap_or_else(|| {
                     layout.slots += 1;
                     layout.slots - 1
@@ -346,7 +379,7 @@ impl Layout {
                 if last_read.get(*value) == Some(&at)
                     && seen.insert(*value)
                     && let (Source::Slot(slot), Some(element)) =
-                        (layout.source(Some(*value)), element(*value))
+                        (layout.source(Some(*value)), draft.element(*value))
                 {
                     free.entry(element).or_default().push(slot);
                 }
@@ -358,9 +391,8 @@ impl Layout {
 
     fn program(self, draft: Draft, inputs: usize) -> Program {
         let step = |planned: &Planned| -> (SmallVec<[Source; 4]>, SmallVec<[usize; 2]>) {
-            let source = |(index, value): (usize, &Option<usize>)| match planned.kernel.absorbs(index) {
-                true => Source::Absent,
-                false => self.source(*value),
+            let source = |(index, value): (usize, &Option<usize>)| {
+                if planned.kernel.absorbs(index) { Source::Absent } else { self.source(*value) }
             };
             let slot = |value: &usize| match self.source(Some(*value)) {
                 Source::Slot(slot) => Some(slot),

@@ -72,7 +72,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         }),
         "Mean" => fold(name, |args, outputs, cx| {
             let a = args.get(0)?;
-            float_type!(args, a, v => several(args, v, outputs, cx, Number::plus, share(args.inputs.len())))
+            float_type!(args, a, v => several(args, v, outputs, cx, Number::plus, Some(count(args))))
         }),
         "Equal" => op(name, truths, equal),
         "Less" => compare!(PartialOrd::lt),
@@ -145,9 +145,8 @@ fn leak<T: Number>(x: T, slope: T) -> T {
     if x < T::ZERO { x.times(slope) } else { x }
 }
 
-fn share<T: Float>(count: usize) -> Option<T> {
-    #[allow(clippy::cast_precision_loss, reason = "nodes have few inputs")]
-    Some(T::from_f64(count as f64))
+fn count<T: Float>(args: Args<'_, '_>) -> T {
+    T::from_f64(args.inputs.len() as f64)
 }
 
 /// A function of any number of inputs, two at a time, and the division of the result.
@@ -181,7 +180,9 @@ fn several<T: Number>(
         });
     }
     if let Some(divisor) = divisor {
-        to.iter_mut().for_each(|to| *to = to.over(divisor));
+        for to in to {
+            *to = to.over(divisor);
+        }
     }
     Ok(())
 }
@@ -203,7 +204,7 @@ fn pow(args: Args<'_, '_>, outputs: &mut [Tensor], cx: &RunContext) -> Run {
             // Squares are what exporters make of distances and variances.
             match b.0 {
                 [two] if two.to_f64().to_bits() == 2.0_f64.to_bits() => {
-                    zip(a, b, &dims, to, |a, _| a.times(a))
+                    zip(a, b, &dims, to, |a, _| a.times(a));
                 }
                 [half] if half.to_f64().to_bits() == 0.5_f64.to_bits() => {
                     zip(a, b, &dims, to, |a, _| A::from_f64(a.to_f64().sqrt()));

@@ -69,7 +69,10 @@ fn cast(args: Args<'_, '_>, to: ElementType, outputs: &mut [Tensor]) -> Run {
         ElementType::U32 => number::<u32>(args, input, output),
         ElementType::U64 => number::<u64>(args, input, output),
         ElementType::Bool => truth(args, input, output),
-        ElementType::String => text(input, output),
+        ElementType::String => {
+            text(input, output);
+            Ok(())
+        }
     }
 }
 
@@ -128,7 +131,7 @@ fn truth(args: Args<'_, '_>, input: TensorView<'_>, output: &mut Tensor) -> Run 
     Ok(())
 }
 
-fn text(input: TensorView<'_>, output: &mut Tensor) -> Run {
+fn text(input: TensorView<'_>, output: &mut Tensor) {
     match input.data() {
         DataView::F32(v) => fill(input, v, output, |x| decimal(f64::from(*x), 8)),
         DataView::F64(v) => fill(input, v, output, |x| decimal(*x, 17)),
@@ -143,7 +146,6 @@ fn text(input: TensorView<'_>, output: &mut Tensor) -> Run {
         DataView::Bool(v) => fill(input, v, output, |x| String::from(if *x { "1" } else { "0" })),
         DataView::String(v) => output.reset::<String>(input.shape()).clone_from_slice(v),
     }
-    Ok(())
 }
 
 /// The number that a text is: plain, with an exponent, `INF` or `NaN` in any case.

@@ -144,9 +144,7 @@ impl Kernel for Loop {
 
     fn facts(&self, _inputs: &[Option<Fact>]) -> Facts {
         let output = |index: usize| {
-            let fact = self.body.fact(index + 1);
-            let fact =
-                fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
+            let fact = self.body.fact(index + 1)?;
             let dims = match fact.dims {
                 Some(dims) if index >= self.states => {
                     Some(std::iter::once(FactDim::Unknown).chain(dims).collect())
@@ -154,9 +152,11 @@ impl Kernel for Loop {
                 // A state may have another shape after each turn.
                 _ => None,
             };
-            Ok(Fact { element: fact.element, dims })
+            Some(Fact { element: fact.element, dims })
         };
-        (0..self.body.outputs().saturating_sub(1)).map(output).collect()
+        // Of a body that does not state its types nothing is known.
+        let all: Option<_> = (0..self.body.outputs().saturating_sub(1)).map(output).collect();
+        Ok(all.unwrap_or_default())
     }
 
     fn memory(&self) -> usize {

@@ -177,9 +177,9 @@ impl WithSimd for Multiply<'_> {
             match &layer.weights {
                 Weights::Columns(weights) => dots(simd, weights, &layer.bias, depth, x, to),
                 Weights::Panels(panels) => match PANEL / S::F32_LANES {
-                    1 => by_panels::<S, 8, 1>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    2 => by_panels::<S, 4, 2>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    4 => by_panels::<S, 2, 4>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    1 => by_panels::<S, 8, 2, 1>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    2 => by_panels::<S, 4, 1, 2>(simd, panels, &layer.bias, (depth, columns), x, to),
+                    4 => by_panels::<S, 4, 1, 4>(simd, panels, &layer.bias, (depth, columns), x, to),
                     _ => plain(panels, &layer.bias, (depth, columns), x, to),
                 },
             }
@@ -192,12 +192,17 @@ impl WithSimd for Multiply<'_> {
 fn activate(values: &mut [f32], activation: Activation) {
     match activation {
         Activation::None => {}
-        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::LeakyRelu(slope) => {
-            values.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * slope } else { *x });
-        }
-        Activation::Sigmoid => values.iter_mut().for_each(|x| *x = vector::sigmoid_one(*x)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = vector::tanh_one(*x)),
+        Activation::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu(slope) => each(values, |x| if x < 0.0 { x * slope } else { x }),
+        Activation::Sigmoid => each(values, vector::sigmoid_one),
+        Activation::Tanh => each(values, vector::tanh_one),
+    }
+}
+
+#[inline(always)]
+fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in values {
+        *x = f(*x);
     }
 }
 
@@ -223,10 +228,10 @@ fn dots<S: Simd>(simd: S, weights: &[f32], bias: &[f32], depth: usize, x: &[f32]
     }
 }
 
-/// `R` rows times one panel, which is `V` registers wide, at a time; a row that is left alone goes
-/// through four panels at once, so that there are as many sums under way.
+/// `R` rows times `P` panels, each `V` registers wide, at a time; a row that is left alone goes
+/// through four panels at once, so that there are enough sums under way.
 #[inline(always)]
-fn by_panels<S: Simd, const R: usize, const V: usize>(
+fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     simd: S,
     panels: &[[f32; PANEL]],
     bias: &[f32],
@@ -244,7 +249,13 @@ fn by_panels<S: Simd, const R: usize, const V: usize>(
         let mut cell =
             Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
-        for panel in 0..count {
+        for panel in (0..count - count % P).step_by(P) {
+            let several = std::array::from_fn::<_, P, _>(|i| block(panel + i, start, end));
+            for row in (0..full).step_by(R) {
+                cell.compute::<R, P, V>(row, panel, several);
+            }
+        }
+        for panel in count - count % P..count {
             for row in (0..full).step_by(R) {
                 cell.compute::<R, 1, V>(row, panel, [block(panel, start, end)]);
             }
@@ -284,6 +295,7 @@ impl<S: Simd> Cell<'_, S> {
     /// `R` rows times `P` panels.
     #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "constant bounds, or slices cut to the length of the loop")]
+    #[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
     fn compute<const R: usize, const P: usize, const V: usize>(
         &mut self,
         row: usize,

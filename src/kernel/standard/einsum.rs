@@ -173,9 +173,8 @@ fn sum<T: Number>(
     let (outer, inner) = sizes.split_at_checked(kept).unwrap_or((&sizes, &[]));
     let to = cx.reset::<T>(first(args, outputs)?, outer)?;
     let split = |s: &Strides, part: std::ops::Range<usize>| Strides::from_slice(s.get(part).unwrap_or(&[]));
-    let [a, b, c, d] = &strides;
-    let outer_strides = [a, b, c, d].map(|s| split(s, 0..kept));
-    let inner_strides = [a, b, c, d].map(|s| split(s, kept..axes.len()));
+    let outer_strides = strides.each_ref().map(|s| split(s, 0..kept));
+    let inner_strides = strides.each_ref().map(|s| split(s, kept..axes.len()));
     let outer_walk = Walk::new(outer, outer_strides.each_ref());
     let inner_walk = Walk::new(inner, inner_strides.each_ref());
     let mut results = to.iter_mut();

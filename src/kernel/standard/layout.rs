@@ -20,6 +20,9 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             copy(args.get(0)?, first(args, outputs)?);
             Ok(())
         }),
+        "Dropout" if node.inputs.get(2).copied().flatten().flatten() == Some(&Tensor::scalar(true)) => {
+            Err(BuildError::Unsupported)
+        }
         "Dropout" => dropout(name),
         "Reshape" => reshape(name, node, constant(1)),
         "Flatten" => {
@@ -69,7 +72,6 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
                 Ok(())
             },
         ),
-        "DepthToSpace" | "SpaceToDepth" => Err(BuildError::Unsupported),
         _ => Err(BuildError::Unsupported),
     }
 }
@@ -116,9 +118,10 @@ fn dropout(name: &'static str) -> Built {
 
 fn reshape(name: &'static str, node: &Node<'_>, constant: Option<SmallVec<[i64; 8]>>) -> Built {
     let keep_zero = node.attributes.int("allowzero")?.unwrap_or(0) != 0;
-    let fixed: Option<SmallVec<[i64; 8]>> = match node.attributes.contains("shape") {
-        true => Some(node.attributes.ints("shape")?.iter().copied().collect()),
-        false => constant,
+    let fixed: Option<SmallVec<[i64; 8]>> = if node.attributes.contains("shape") {
+        Some(node.attributes.ints("shape")?.iter().copied().collect())
+    } else {
+        constant
     };
     let known = fixed.clone();
     let facts = move |inputs: &[Option<Fact>]| {

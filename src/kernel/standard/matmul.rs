@@ -6,8 +6,12 @@ use super::strided::{broadcast, stretched};
 use super::support::{
     Args, Built, Dims, FactDims, Facts, Run, fact, first, like, number_type, of_rank, one, op, rank,
 };
-use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
+use crate::kernel::program::NodeParts;
+use crate::kernel::{Attributes, BuildError, Fact, FactDim, Node, RunContext};
 use crate::tensor::{Tensor, TensorView};
+
+/// An input as [`Node`] states it: absent, a constant, or something that comes at run time.
+type Given<'a> = Option<Option<&'a Tensor>>;
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
@@ -18,21 +22,35 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     }
 }
 
-fn constant<'a>(node: &Node<'a>, index: usize) -> Option<&'a Tensor> {
-    node.inputs.get(index).copied().flatten().flatten()
+fn constant<'a>(inputs: &[Given<'a>], index: usize) -> Option<&'a Tensor> {
+    inputs.get(index).copied().flatten().flatten()
 }
 
 fn matmul(name: &'static str, node: &Node<'_>) -> Built {
-    if let Some(weights) = constant(node, 1)
-        && let ([depth, columns], Some(values)) = (weights.dims(), weights.values::<f32>())
+    if let Some(weights) = constant(node.inputs, 1)
+        && let Some(layer) = plain_layer(weights)
     {
-        let weight = |r: usize, c: usize| values.get(r * columns + c).copied().unwrap_or(0.0);
-        return Ok(Box::new(Dense::new(name, (*depth, *columns), weight, &[1])));
+        return Ok(Box::new(layer));
     }
     op(name, matmul_facts, |args, outputs, cx| {
         let a = args.get(0)?;
         number_type!(args, a, v => stacked(args, v, outputs, cx))
     })
+}
+
+/// The layer that a `Gemm` or `MatMul` is, where its weights are constant.
+pub(crate) fn layer(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Dense>, BuildError> {
+    if node.operator == "MatMul" {
+        return Ok(constant(inputs, 1).and_then(plain_layer));
+    }
+    let form = Form::of(&node.attributes)?;
+    Ok(gemm_layer(inputs, form))
+}
+
+fn plain_layer(weights: &Tensor) -> Option<Dense> {
+    let ([depth, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
+    let weight = |r: usize, c: usize| values.get(r * columns + c).copied().unwrap_or(0.0);
+    Some(Dense::new("MatMul", (*depth, *columns), weight, &[1]))
 }
 
 fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
@@ -60,6 +78,7 @@ fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
 }
 
 /// The product of matrices, or of stacks of them.
+#[expect(clippy::many_single_char_names, reason = "what the sizes of a product are called")]
 fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &RunContext) -> Run {
     let b = args.values::<T>(1)?;
     let (a_shape, b_shape) = (args.get(0)?.shape(), args.get(1)?.shape());
@@ -142,12 +161,28 @@ pub(super) fn product<T: Number>(
 }
 
 /// `alpha A B + beta C`, `A` and `B` transposed where so stated.
+#[derive(Clone, Copy)]
+struct Form {
+    alpha: f32,
+    beta: f32,
+    a_transposed: bool,
+    b_transposed: bool,
+}
+
+impl Form {
+    fn of(attributes: &Attributes) -> Result<Self, BuildError> {
+        Ok(Self {
+            alpha: attributes.float("alpha")?.unwrap_or(1.0),
+            beta: attributes.float("beta")?.unwrap_or(1.0),
+            a_transposed: attributes.int("transA")?.unwrap_or(0) != 0,
+            b_transposed: attributes.int("transB")?.unwrap_or(0) != 0,
+        })
+    }
+}
+
 fn gemm(name: &'static str, node: &Node<'_>) -> Built {
-    let alpha = node.attributes.float("alpha")?.unwrap_or(1.0);
-    let beta = node.attributes.float("beta")?.unwrap_or(1.0);
-    let a_transposed = node.attributes.int("transA")?.unwrap_or(0) != 0;
-    let b_transposed = node.attributes.int("transB")?.unwrap_or(0) != 0;
-    if !a_transposed && let Some(layer) = layer(name, node, (alpha, beta), b_transposed) {
+    let form = Form::of(node.attributes)?;
+    if let Some(layer) = gemm_layer(node.inputs, form) {
         return Ok(Box::new(layer));
     }
     let facts = move |inputs: &[Option<Fact>]| {
@@ -158,21 +193,21 @@ fn gemm(name: &'static str, node: &Node<'_>) -> Built {
         if rank(inputs, 0).is_some_and(|r| r != 2) || rank(inputs, 1).is_some_and(|r| r != 2) {
             return Err(BuildError::invalid("matrices are expected"));
         }
-        let dims = [pick(0, usize::from(a_transposed)), pick(1, usize::from(!b_transposed))];
+        let dims = [pick(0, usize::from(form.a_transposed)), pick(1, usize::from(!form.b_transposed))];
         one(element, Some(FactDims::from_slice(&dims)))
     };
     op(name, facts, move |args, outputs, cx| {
         let a = args.get(0)?;
-        number_type!(args, a, v => general(args, v, outputs, cx, (alpha, beta), (a_transposed, b_transposed)))
+        number_type!(args, a, v => general(args, v, outputs, cx, form))
     })
 }
 
 /// Gemm with constant weights, and no addend or a constant one that is a row.
-fn layer(name: &'static str, node: &Node<'_>, (alpha, beta): (f32, f32), transposed: bool) -> Option<Dense> {
-    let weights = constant(node, 1)?;
+fn gemm_layer(inputs: &[Given<'_>], form: Form) -> Option<Dense> {
+    let weights = constant(inputs, 1).filter(|_| !form.a_transposed)?;
     let ([rows, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
-    let shape = if transposed { (*columns, *rows) } else { (*rows, *columns) };
-    let bias = match node.inputs.get(2).copied().flatten() {
+    let shape = if form.b_transposed { (*columns, *rows) } else { (*rows, *columns) };
+    let bias = match inputs.get(2).copied().flatten() {
         None => None,
         Some(addend) => Some(addend?),
     };
@@ -183,23 +218,24 @@ fn layer(name: &'static str, node: &Node<'_>, (alpha, beta): (f32, f32), transpo
             return None;
         }
     }
-    let at = |r: usize, c: usize| if transposed { c * columns + r } else { r * columns + c };
-    let weight = |r: usize, c: usize| alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
-    let mut layer = Dense::new(name, shape, weight, &[1, 2]);
+    let at = |r: usize, c: usize| if form.b_transposed { c * columns + r } else { r * columns + c };
+    let weight = |r: usize, c: usize| form.alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
+    let mut layer = Dense::new("Gemm", shape, weight, &[1, 2]);
     if let Some(bias) = bias.and_then(Tensor::values::<f32>) {
-        layer.add_bias(bias, beta);
+        layer.add_bias(bias, form.beta);
     }
     Some(layer)
 }
 
+#[expect(clippy::many_single_char_names, reason = "what the sizes of a product are called")]
 fn general<T: Number>(
     args: Args<'_, '_>,
     a: &[T],
     outputs: &mut [Tensor],
     cx: &RunContext,
-    (alpha, beta): (f32, f32),
-    (a_transposed, b_transposed): (bool, bool),
+    form: Form,
 ) -> Run {
+    let Form { alpha, beta, a_transposed, b_transposed } = form;
     let b = args.values::<T>(1)?;
     let oriented = |view: TensorView<'_>, transposed: bool| match (view.dims(), transposed) {
         ([rows, columns], false) | ([columns, rows], true) => Ok((*rows, *columns)),
@@ -221,7 +257,9 @@ fn general<T: Number>(
             let c = args.values::<T>(2)?;
             super::strided::copy(c, 0, &dims, &stretched(addend.dims(), &dims), to);
             if beta.to_bits() != 1.0_f32.to_bits() {
-                to.iter_mut().for_each(|to| *to = T::from_f64(to.to_f64() * f64::from(beta)));
+                for to in &mut *to {
+                    *to = T::from_f64(to.to_f64() * f64::from(beta));
+                }
             }
         }
     }

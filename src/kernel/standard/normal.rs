@@ -81,10 +81,14 @@ trait SoftFloat: Float {
         let most = from.iter().fold(Self::LOWEST, |most, x| most.larger(*x));
         match kind {
             Soft::Plain => {
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = x.minus(most));
+                for (to, x) in to.iter_mut().zip(from) {
+                    *to = x.minus(most);
+                }
                 Self::exps_in_place(to);
                 let sum = to.iter().fold(Self::ZERO, |sum, x| sum.plus(*x));
-                to.iter_mut().for_each(|to| *to = to.over(sum));
+                for to in to {
+                    *to = to.over(sum);
+                }
             }
             Soft::Log => {
                 let sum = from.iter().fold(Self::ZERO, |sum, x| sum.plus(x.minus(most).exp()));
@@ -112,7 +116,9 @@ impl SoftFloat for f32 {
 
 impl SoftFloat for f64 {
     fn exps_in_place(values: &mut [Self]) {
-        values.iter_mut().for_each(|x| *x = x.exp());
+        for x in values {
+            *x = x.exp();
+        }
     }
 }
 
@@ -151,16 +157,18 @@ fn layer(name: &'static str, node: &Node<'_>) -> Built {
         if normal == 0 {
             return Ok(());
         }
-        let count = T::from_f64(i64::try_from(normal).unwrap_or(i64::MAX).to_f64());
+        let count = i64::try_from(normal).unwrap_or(i64::MAX).to_f64();
         let lanes = values.chunks_exact(normal).zip(to.chunks_exact_mut(normal)).take(rows);
         for (row, (from, to)) in lanes.enumerate() {
-            let mean = from.iter().fold(T::ZERO, |sum, x| sum.plus(*x)).over(count);
-            let square = |sum: T, x: &T| sum.plus(x.minus(mean).times(x.minus(mean)));
-            let variance = from.iter().fold(T::ZERO, square).over(count);
-            let inverse = T::ONE.over(variance.plus(T::of(epsilon)).sqrt());
+            // In double precision: what is left of values that lie close together is small.
+            let mean = from.iter().fold(0.0, |sum, x| sum + x.to_f64()) / count;
+            let square = |sum: f64, x: &T| sum + (x.to_f64() - mean) * (x.to_f64() - mean);
+            let variance = from.iter().fold(0.0, square) / count;
+            let inverse = 1.0 / (variance + f64::from(epsilon)).sqrt();
             for (to, x) in to.iter_mut().zip(from) {
-                *to = x.minus(mean).times(inverse);
+                *to = T::from_f64((x.to_f64() - mean) * inverse);
             }
+            let (mean, inverse) = (T::from_f64(mean), T::from_f64(inverse));
             if let Some(scale) = scale {
                 to.iter_mut().zip(scale).for_each(|(to, s)| *to = to.times(*s));
             }

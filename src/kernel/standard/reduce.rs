@@ -18,7 +18,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         ($start:expr, $map:expr, $fold:expr, $finish:expr) => {
             reduction(name, node, |args, axes, outputs| {
                 let input = args.get(0)?;
-                number_type!(args, input, v => reduce(args, v, axes, outputs, $start, $map, $fold, $finish))
+                number_type!(args, input, v => reduce(args, v, axes, outputs, $start, ($map, $fold, $finish)))
             })
         };
     }
@@ -29,18 +29,18 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         "ReduceMax" => reduction(name, node, |args, axes, outputs| {
             let input = args.get(0)?;
             match input.data() {
-                DataView::Bool(v) => reduce(args, v, axes, outputs, false, itself, |a, b| a | b, same),
+                DataView::Bool(v) => reduce(args, v, axes, outputs, false, (itself, |a, b| a | b, same)),
                 _ => {
-                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::LOWEST, itself, Number::larger, same))
+                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::LOWEST, (itself, Number::larger, same)))
                 }
             }
         }),
         "ReduceMin" => reduction(name, node, |args, axes, outputs| {
             let input = args.get(0)?;
             match input.data() {
-                DataView::Bool(v) => reduce(args, v, axes, outputs, true, itself, |a, b| a & b, same),
+                DataView::Bool(v) => reduce(args, v, axes, outputs, true, (itself, |a, b| a & b, same)),
                 _ => {
-                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::HIGHEST, itself, Number::smaller, same))
+                    number_type!(args, input, v => reduce(args, v, axes, outputs, Number::HIGHEST, (itself, Number::smaller, same)))
                 }
             }
         }),
@@ -118,9 +118,8 @@ where
         let gone = gone.ok_or_else(|| BuildError::invalid("an axis that the tensor does not have"))?;
         let all = axes.is_empty() && !noop;
         let dims = like(inputs, 0).unwrap_or_default();
-        let left = dims.iter().enumerate().filter_map(|(i, d)| match all || gone.contains(&i) {
-            true => keep.then_some(FactDim::Fixed(1)),
-            false => Some(*d),
+        let left = dims.iter().enumerate().filter_map(|(i, d)| {
+            if all || gone.contains(&i) { keep.then_some(FactDim::Fixed(1)) } else { Some(*d) }
         });
         one(element, Some(left.collect::<FactDims>()))
     };
@@ -140,9 +139,7 @@ fn reduce<T: Element + Copy>(
     axes: &Axes,
     outputs: &mut [Tensor],
     start: T,
-    map: impl Fn(T) -> T + Copy,
-    fold: impl Fn(T, T) -> T + Copy,
-    finish: impl Fn(T, usize) -> T,
+    (map, fold, finish): (impl Fn(T) -> T + Copy, impl Fn(T, T) -> T + Copy, impl Fn(T, usize) -> T),
 ) -> Run {
     let shape = args.get(0)?.shape();
     let to = Shape::new(&axes.dims(shape.dims())).ok_or_else(|| args.fail("fewer dimensions"))?;
@@ -156,7 +153,9 @@ fn reduce<T: Element + Copy>(
         }
     });
     let count = axes.count(shape.dims());
-    to.iter_mut().for_each(|to| *to = finish(*to, count));
+    for to in to {
+        *to = finish(*to, count);
+    }
     Ok(())
 }
 
@@ -224,8 +223,9 @@ fn log_sum_exp<T: Float>(args: Args<'_, '_>, values: &[T], axes: &Axes, outputs:
     largest.fill(T::LOWEST);
     visit(shape.dims(), axes, values, |run, at, step| {
         for (i, x) in run.iter().enumerate() {
-            let place = largest.get_mut(at + i * step.cast_unsigned());
-            place.into_iter().for_each(|to| *to = to.larger(*x));
+            if let Some(to) = largest.get_mut(at + i * step.cast_unsigned()) {
+                *to = to.larger(*x);
+            }
         }
     });
     let mut sums = vec![T::ZERO; largest.len()];

@@ -97,10 +97,8 @@ impl Kernel for Scan {
     fn facts(&self, inputs: &[Option<Fact>]) -> Facts {
         let shift = usize::from(self.batched);
         let output = |index: usize| {
-            let fact = self.body.fact(index);
-            let fact =
-                fact.ok_or_else(|| BuildError::invalid("the type of the body's output is not known"))?;
-            let Some(mut dims) = fact.dims else { return Ok(fact) };
+            let fact = self.body.fact(index)?;
+            let Some(mut dims) = fact.dims else { return Some(fact) };
             if let Some(result) = index.checked_sub(self.states) {
                 let axis =
                     self.output_axes.get(result).and_then(|a| axis_of(*a, dims.len() + 1)).unwrap_or(0);
@@ -113,9 +111,11 @@ impl Kernel for Scan {
                 let batch = like(inputs, 1).and_then(|d| d.first().copied());
                 dims.insert(0, batch.unwrap_or(FactDim::Unknown));
             }
-            Ok(Fact { element: fact.element, dims: Some(dims) })
+            Some(Fact { element: fact.element, dims: Some(dims) })
         };
-        (0..self.body.outputs()).map(output).collect()
+        // Of a body that does not state its types nothing is known.
+        let all: Option<_> = (0..self.body.outputs()).map(output).collect();
+        Ok(all.unwrap_or_default())
     }
 
     fn memory(&self) -> usize {

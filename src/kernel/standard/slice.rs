@@ -85,13 +85,14 @@ fn slice(name: &'static str, node: &Node<'_>) -> Built {
         strided::copy(values, start, &dims, &strides, cx.reset::<T>(first(args, outputs)?, &dims)?);
         Ok(())
     }
-    let attributes: Option<[SmallVec<[i64; 8]>; 3]> = match node.attributes.contains("starts") {
-        true => Some([
+    let attributes: Option<[SmallVec<[i64; 8]>; 3]> = if node.attributes.contains("starts") {
+        Some([
             node.attributes.ints("starts")?.iter().copied().collect(),
             node.attributes.ints("ends")?.iter().copied().collect(),
             node.attributes.ints("axes")?.iter().copied().collect(),
-        ]),
-        false => None,
+        ])
+    } else {
+        None
     };
     let constant =
         |index: usize| node.inputs.get(index).copied().flatten().flatten().and_then(|t| ints(t.view()));
@@ -193,9 +194,10 @@ fn split(name: &'static str, node: &Node<'_>) -> Built {
     }
     let axis = node.attributes.int("axis")?.unwrap_or(0);
     let count = node.outputs;
-    let fixed: Option<SmallVec<[i64; 8]>> = match node.attributes.contains("split") {
-        true => Some(node.attributes.ints("split")?.iter().copied().collect()),
-        false => node.inputs.get(1).copied().flatten().flatten().and_then(|t| ints(t.view())),
+    let fixed: Option<SmallVec<[i64; 8]>> = if node.attributes.contains("split") {
+        Some(node.attributes.ints("split")?.iter().copied().collect())
+    } else {
+        node.inputs.get(1).copied().flatten().flatten().and_then(|t| ints(t.view()))
     };
     let given_later = node.inputs.get(1).copied().flatten().is_some() && fixed.is_none();
     let parts = node.attributes.int("num_outputs")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(count);

@@ -22,6 +22,7 @@ struct Op<F, R> {
 }
 
 /// A kernel of a function that tells facts and one that runs.
+#[expect(clippy::unnecessary_wraps, reason = "what a family's `build` answers")]
 pub(super) fn op<F, R>(name: &'static str, facts: F, run: R) -> Built
 where
     F: Fn(&[Option<Fact>]) -> Facts + Send + Sync + 'static,
@@ -211,6 +212,7 @@ pub(super) fn like(inputs: &[Option<Fact>], index: usize) -> Option<FactDims> {
 }
 
 /// One output of this type and these dimensions.
+#[expect(clippy::unnecessary_wraps, reason = "what `Kernel::facts` answers")]
 pub(super) fn one(element: ElementType, dims: Option<FactDims>) -> Facts {
     Ok(smallvec::smallvec![Fact { element, dims }])
 }

@@ -7,6 +7,7 @@ use crate::kernel::{BuildError, Node};
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
+#[expect(clippy::too_many_lines, reason = "a table of operators")]
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     macro_rules! numbers {
         ($f:ident) => {
@@ -64,7 +65,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         "Softplus" => floats!(softplus),
         "Softsign" => floats!(softsign),
         "Mish" => floats!(mish),
-        "HardSwish" => floats!(|x| times_hard_sigmoid(x)),
+        "HardSwish" => floats!(times_hard_sigmoid),
         "HardSigmoid" => {
             let (alpha, beta) = (float("alpha", 0.2)?, float("beta", 0.5)?);
             floats!(move |x| hard_sigmoid(x, alpha, beta))
@@ -109,7 +110,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             map(args, input, args.values::<bool>(0)?, outputs, |x| !x)
         }),
         "BitwiseNot" => bitwise_not(name),
-        "IsNaN" => predicate(name, |x| x.is_nan()),
+        "IsNaN" => predicate(name, f64::is_nan),
         "IsInf" => {
             let negative = node.attributes.int("detect_negative")?.unwrap_or(1) != 0;
             let positive = node.attributes.int("detect_positive")?.unwrap_or(1) != 0;

@@ -63,6 +63,7 @@ impl<F: Fn(f32) -> f32> WithSimd for MapInPlace<'_, F> {
 /// alone can be past the exponents that there are.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "n is within the exponents of two factors")]
+#[expect(clippy::many_single_char_names, reason = "the names of the mathematics")]
 pub(crate) fn exp_one(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -102,10 +103,10 @@ pub(crate) fn sigmoid_one(x: f32) -> f32 {
 pub(crate) fn tanh_one(x: f32) -> f32 {
     let square = x * x;
     let p = -5.704_988_7e-3_f32;
-    let p = p.mul_add(square, 2.063_908_9e-2);
+    let p = p.mul_add(square, 2.063_909e-2);
     let p = p.mul_add(square, -5.373_971_6e-2);
     let p = p.mul_add(square, 1.333_144_2e-1);
-    let p = p.mul_add(square, -3.333_328_2e-1);
+    let p = p.mul_add(square, -3.333_328e-1);
     let near = (p * square).mul_add(x, x);
     let far = 1.0 - 2.0 / (exp_one(2.0 * x.abs()) + 1.0);
     if x.abs() < 0.625 { near } else { far.copysign(x) }
