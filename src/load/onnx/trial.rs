@@ -131,11 +131,13 @@ fn spec(
     })
 }
 
-/// The size that was seen, unless the file says that this dimension is open.
+/// The size that was seen, unless the file says that this dimension is open or of another size: then it
+/// depends on the values.
 fn declared_or(declared: &Declared, axis: usize, seen: usize) -> Dim {
     let stated = declared.dims.as_ref().and_then(|dims| dims.get(axis));
     match stated {
-        Some(dim) if dim.fixed().is_none() && *dim != super::graph::DeclaredDim::Unnamed => Dim::Any,
+        Some(super::graph::DeclaredDim::Unnamed) | None => Dim::Fixed(seen),
+        Some(dim) if dim.fixed() != Some(seen) => Dim::Any,
         _ => Dim::Fixed(seen),
     }
 }

@@ -160,10 +160,9 @@ impl<'a> Builder<'a> {
         arguments: &[Wire],
         call: &'a NodeDef,
     ) -> Result<(&'a FunctionDef, Frame<'a>), LoadError> {
-        let function = *self
-            .functions
-            .get(name)
-            .ok_or_else(|| malformed(format!("the function `{name}` that `{}` calls is missing", call.name)))?;
+        let function = *self.functions.get(name).ok_or_else(|| {
+            malformed(format!("the function `{name}` that `{}` calls is missing", call.name))
+        })?;
         self.calls += 1;
         if caller.depth >= MAX_DEPTH || self.calls > MAX_CALLS {
             return Err(malformed(format!("the function `{name}` is called again and again")));
@@ -222,10 +221,19 @@ impl<'a> Builder<'a> {
                 Built::Wires(self.call(frame, name, inputs, node)?)
             }
             "If" | "StatelessIf" => Built::Wires(self.build_if(frame, node, inputs)?),
-            "Identity" | "StopGradient" | "PreventGradient" | "Snapshot" | "CheckNumerics" | "EnsureShape"
-            | "RefIdentity" | "GuaranteeConst" | "DebugIdentityV2" | "Print" | "PrintV2" | "PlaceholderWithDefault" | "OptimizationBarrier" => {
-                Built::Wires(vec![first()?])
-            }
+            "Identity"
+            | "StopGradient"
+            | "PreventGradient"
+            | "Snapshot"
+            | "CheckNumerics"
+            | "EnsureShape"
+            | "RefIdentity"
+            | "GuaranteeConst"
+            | "DebugIdentityV2"
+            | "Print"
+            | "PrintV2"
+            | "PlaceholderWithDefault"
+            | "OptimizationBarrier" => Built::Wires(vec![first()?]),
             "IdentityN" => Built::Wires(inputs.to_vec()),
             "Switch" | "RefSwitch" => match (first()?, inputs.get(1).and_then(|w| self.truth(*w))) {
                 (data, Some(true)) => Built::Wires(vec![Wire::Dead, data]),
@@ -253,11 +261,17 @@ impl<'a> Builder<'a> {
     }
 
     /// An ordinary node; those that take a variable or a table by its handle get its value.
-    fn push_node(&mut self, frame: &Frame<'a>, node: &'a NodeDef, inputs: &[Wire]) -> Result<usize, LoadError> {
+    fn push_node(
+        &mut self,
+        frame: &Frame<'a>,
+        node: &'a NodeDef,
+        inputs: &[Wire],
+    ) -> Result<usize, LoadError> {
         let mut ports = Vec::with_capacity(inputs.len());
         for (position, wire) in inputs.iter().enumerate() {
             let Wire::Live(mut port) = *wire else { continue };
-            let by_handle = matches!(node.op.as_str(), "ResourceGather" | "ResourceGatherNd") && position == 0;
+            let by_handle =
+                matches!(node.op.as_str(), "ResourceGather" | "ResourceGatherNd") && position == 0;
             if by_handle || (self.is_ref_variable(port) && !node.op.starts_with("Assign")) {
                 port = self.variable(port)?;
             }
@@ -318,7 +332,12 @@ impl<'a> Builder<'a> {
 
     /// A condition that is known is followed; of any other both branches are computed, and the
     /// outputs chosen from.
-    fn build_if(&mut self, frame: &Frame<'a>, node: &'a NodeDef, inputs: &[Wire]) -> Result<Vec<Wire>, LoadError> {
+    fn build_if(
+        &mut self,
+        frame: &Frame<'a>,
+        node: &'a NodeDef,
+        inputs: &[Wire],
+    ) -> Result<Vec<Wire>, LoadError> {
         let (condition, arguments) = inputs
             .split_first()
             .ok_or_else(|| malformed(format!("the node `{}` has no condition", node.name)))?;
@@ -332,7 +351,13 @@ impl<'a> Builder<'a> {
         yes.into_iter().zip(no).map(choose).collect()
     }
 
-    fn push_select(&mut self, node: &NodeDef, condition: Wire, yes: Wire, no: Wire) -> Result<Wire, LoadError> {
+    fn push_select(
+        &mut self,
+        node: &NodeDef,
+        condition: Wire,
+        yes: Wire,
+        no: Wire,
+    ) -> Result<Wire, LoadError> {
         let (Wire::Live(condition), Wire::Live(yes), Wire::Live(no)) = (condition, yes, no) else {
             return Ok(Wire::Dead);
         };
@@ -354,8 +379,12 @@ impl<'a> Builder<'a> {
         let [Wire::Live(a), Wire::Live(b)] = inputs else { return Err(cycle(node)) };
         let (side_a, side_b) = (self.branch_of(*a), self.branch_of(*b));
         let (condition, yes, no) = match (side_a, side_b) {
-            (Some((condition, false)), Some((_, true)) | None) | (None, Some((condition, true))) => (condition, b, a),
-            (Some((condition, true)), Some((_, false)) | None) | (None, Some((condition, false))) => (condition, a, b),
+            (Some((condition, false)), Some((_, true)) | None) | (None, Some((condition, true))) => {
+                (condition, b, a)
+            }
+            (Some((condition, true)), Some((_, false)) | None) | (None, Some((condition, false))) => {
+                (condition, a, b)
+            }
             _ => return Err(cycle(node)),
         };
         match self.push_select(node, Wire::Live(condition), Wire::Live(*yes), Wire::Live(*no))? {
@@ -437,7 +466,9 @@ pub(super) fn function_attribute<'n>(node: &'n NodeDef, attribute: &str) -> Resu
 /// A graph that runs in circles is a loop of TensorFlow 1.
 fn cycle(node: &NodeDef) -> LoadError {
     match node.op.as_str() {
-        "Merge" | "RefMerge" | "NextIteration" | "Enter" | "Exit" | "LoopCond" | "Switch" => unsupported(node.op.as_str(), &node.name),
+        "Merge" | "RefMerge" | "NextIteration" | "Enter" | "Exit" | "LoopCond" | "Switch" => {
+            unsupported(node.op.as_str(), &node.name)
+        }
         _ => malformed(format!("the graph has a cycle at `{}`", node.name)),
     }
 }

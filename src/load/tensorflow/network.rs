@@ -14,7 +14,8 @@ use crate::signature::{Dim, TensorSpec};
 
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-    let unknown = || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
+    let unknown =
+        || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
     // A loop over variables leaves them behind; the loop is what there is to say.
     let handle = |n: &&Node| matches!(n.op.as_str(), "VarHandleOp" | "RestoreV2" | "Placeholder");
     if let Some(node) = unknown().find(|n| !handle(n)).or_else(|| unknown().next()) {

@@ -7,8 +7,8 @@
 
 use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use prost_reflect::prost_types::{
-    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
-    FileDescriptorSet, MessageOptions,
+    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
+    FileDescriptorProto, FileDescriptorSet, MessageOptions,
 };
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
@@ -42,9 +42,18 @@ const MESSAGES: &[(&str, &str)] = &[
         "meta_graph_version:1:string stripped_op_list:2:OpList tags:4:*string tensorflow_version:5:string \
          tensorflow_git_version:6:string stripped_default_attrs:7:bool function_aliases:8:map<string>",
     ),
-    ("SignatureDef", "inputs:1:map<TensorInfo> outputs:2:map<TensorInfo> method_name:3:string defaults:4:map<TensorProto>"),
-    ("TensorInfo", "name:1:string coo_sparse:4:CooSparse composite_tensor:5:CompositeTensor dtype:2:DataType tensor_shape:3:TensorShapeProto"),
-    ("CooSparse", "values_tensor_name:1:string indices_tensor_name:2:string dense_shape_tensor_name:3:string"),
+    (
+        "SignatureDef",
+        "inputs:1:map<TensorInfo> outputs:2:map<TensorInfo> method_name:3:string defaults:4:map<TensorProto>",
+    ),
+    (
+        "TensorInfo",
+        "name:1:string coo_sparse:4:CooSparse composite_tensor:5:CompositeTensor dtype:2:DataType tensor_shape:3:TensorShapeProto",
+    ),
+    (
+        "CooSparse",
+        "values_tensor_name:1:string indices_tensor_name:2:string dense_shape_tensor_name:3:string",
+    ),
     ("CompositeTensor", "components:2:*TensorInfo"),
     ("AssetFileDef", "tensor_info:1:TensorInfo filename:2:string"),
     ("GraphDef", "node:1:*NodeDef library:2:FunctionDefLibrary version:3:int32 versions:4:VersionDef"),
@@ -124,10 +133,13 @@ fn described(name: &str, fields: &str) -> Option<DescriptorProto> {
         let mut parts = line.splitn(3, ':');
         let (field, number, kind) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
         let map = |prefix: &str| kind.strip_prefix(prefix).and_then(|k| k.strip_suffix('>'));
-        let entry = map("map<").map(|value| (Type::String, value)).or_else(|| Some((Type::Int32, map("intmap<")?)));
+        let entry =
+            map("map<").map(|value| (Type::String, value)).or_else(|| Some((Type::Int32, map("intmap<")?)));
         if let Some((key, value)) = entry {
             // The name that the protobuf compiler gives the entries of a map.
-            let words = field.split('_').map(|w| w.get(..1).map_or_else(String::new, |f| f.to_uppercase() + w.get(1..).unwrap_or("")));
+            let words = field.split('_').map(|w| {
+                w.get(..1).map_or_else(String::new, |f| f.to_uppercase() + w.get(1..).unwrap_or(""))
+            });
             let entry = format!("{}Entry", words.collect::<String>());
             message.field.push(field_of(field, number, &format!("{name}.{entry}"), true));
             let mut key_field = field_of("key", 1, "string", false);

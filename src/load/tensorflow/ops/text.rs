@@ -1,6 +1,8 @@
 //! Strings.
 
-use super::super::api::{Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_core, tract_ndarray, tvec};
+use super::super::api::{
+    Datum, DatumType, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tract_core, tract_ndarray, tvec,
+};
 use super::super::graph::Node;
 use super::computed::Computed;
 use super::wiring::{Wired, Wiring, first};
@@ -22,7 +24,9 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 fn map(w: &mut Wiring<'_>, x: OutletId, f: fn(&str) -> String) -> Wired {
     let op = Computed::new(
         "MapString",
-        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect()),
+        |facts| {
+            Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect())
+        },
         move |values| {
             let [x] = values else { bail!("one input expected") };
             let words = x.to_plain_array_view::<String>()?;
@@ -35,14 +39,17 @@ fn map(w: &mut Wiring<'_>, x: OutletId, f: fn(&str) -> String) -> Wired {
 /// Whole numbers and truth values only: how a float is written depends on more than its value.
 fn as_string(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let x = w.plain(first(inputs)?)?;
-    let plain = node.attributes.int("width").unwrap_or(-1) < 0 && node.attributes.text("fill").unwrap_or_default().is_empty();
+    let plain = node.attributes.int("width").unwrap_or(-1) < 0
+        && node.attributes.text("fill").unwrap_or_default().is_empty();
     let datum = w.datum(x)?;
     if !plain || !(datum.is_integer() || datum == bool::datum_type()) {
         return Err(WiringError::Unsupported);
     }
     let op = Computed::new(
         "AsString",
-        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect()),
+        |facts| {
+            Ok(facts.iter().map(|f| TypedFact::dt_shape(String::datum_type(), f.shape.clone())).collect())
+        },
         |values| {
             let [x] = values else { bail!("one input expected") };
             let words: Vec<String> = if x.datum_type() == bool::datum_type() {
@@ -70,7 +77,9 @@ fn string_to_number(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wir
                 s.trim().parse::<f64>().map_err(|_| super::super::api::format_err!("`{s}` is not a number"))
             });
             let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
-            Ok(tvec!(EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(x.shape(), numbers)?).into_tvalue()))
+            Ok(tvec!(
+                EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(x.shape(), numbers)?).into_tvalue()
+            ))
         },
     );
     let numbers = w.one(op, &[first(inputs)?])?;
@@ -88,7 +97,8 @@ fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
             Ok(tvec!(TypedFact::dt_shape(String::datum_type(), shape)))
         },
         move |values| {
-            let views = values.iter().map(|v| v.to_plain_array_view::<String>()).collect::<Result<Vec<_>, _>>()?;
+            let views =
+                values.iter().map(|v| v.to_plain_array_view::<String>()).collect::<Result<Vec<_>, _>>()?;
             let shapes: Vec<&[usize]> = views.iter().map(|v| v.shape()).collect();
             let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
             let mut joined: Option<tract_ndarray::ArrayD<String>> = None;
@@ -121,7 +131,9 @@ fn string_length(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
             let [x] = values else { bail!("one input expected") };
             let words = x.to_plain_array_view::<String>()?;
             let length = |s: &String| if characters { s.chars().count() } else { s.len() };
-            Ok(tvec!(EngineTensor::from(words.map(|s| i32::try_from(length(s)).unwrap_or(i32::MAX))).into_tvalue()))
+            Ok(tvec!(
+                EngineTensor::from(words.map(|s| i32::try_from(length(s)).unwrap_or(i32::MAX))).into_tvalue()
+            ))
         },
     );
     Ok(tvec!(w.one(op, &[first(inputs)?])?))
