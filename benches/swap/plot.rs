@@ -22,8 +22,7 @@ pub(crate) fn write(path: &Path, run: &Run, phase: Duration) {
 "##
     );
     let x = |at: f64| LEFT + at / seconds * (WIDTH - LEFT - RIGHT);
-    for (index, kind) in PHASES.iter().enumerate().filter(|(_, kind)| **kind == Phase::Swapping) {
-        debug_assert_eq!(*kind, Phase::Swapping);
+    for (index, _) in PHASES.iter().enumerate().filter(|(_, kind)| **kind == Phase::Swapping) {
         let start = x(index as f64 * phase.as_secs_f64());
         let width = x((index + 1) as f64 * phase.as_secs_f64()) - start;
         for top in TOPS {
