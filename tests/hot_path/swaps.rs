@@ -15,7 +15,7 @@ use modelswap::{
 
 use crate::{NONE, allocations_and_frees};
 
-const SWAPS: i64 = 200;
+const SWAPS: i64 = 50;
 
 #[tokio::test]
 async fn a_thread_that_calls_the_scorer_neither_allocates_nor_frees_during_swaps() {
