@@ -96,7 +96,7 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
 
     let before = resident_bytes();
     reset_peak();
-    let payload = read(&arguments.model)?;
+    let payload = read(&arguments.model, &options)?;
     let started = Instant::now();
     let formats = Formats::default();
     let loader = formats.choose(arguments.format.as_deref(), &payload).map_err(|e| e.to_string())?;
@@ -127,10 +127,10 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
     })
 }
 
-/// The file in pieces, as it would come off the topic.
-fn read(path: &Path) -> Result<Payload, String> {
+/// The artifact as it would come off the topic: the file in pieces, a SavedModel frozen.
+fn read(path: &Path, options: &LoadOptions) -> Result<Payload, String> {
     if path.is_dir() {
-        return read_directory(path);
+        return freeze(path, options);
     }
     let mut file = std::fs::File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut chunks = Vec::new();
@@ -145,8 +145,15 @@ fn read(path: &Path) -> Result<Payload, String> {
     }
 }
 
-fn read_directory(path: &Path) -> Result<Payload, String> {
-    Err(format!("{} is a directory", path.display()))
+#[cfg(feature = "tensorflow")]
+fn freeze(directory: &Path, options: &LoadOptions) -> Result<Payload, String> {
+    let frozen = modelswap::load::freeze_saved_model(directory, options).map_err(|e| e.to_string())?;
+    Ok(Payload::from(frozen))
+}
+
+#[cfg(not(feature = "tensorflow"))]
+fn freeze(directory: &Path, _options: &LoadOptions) -> Result<Payload, String> {
+    Err(format!("{} is a directory; SavedModels need the feature `tensorflow`", directory.display()))
 }
 
 /// A directory of several test data sets stands for all of them.

@@ -409,6 +409,12 @@ pub enum PredictError {
     /// The model panicked on these values.
     #[error("the model panicked")]
     Panicked,
+    /// The micro-batcher takes one row a call.
+    #[error("expected one row, found {found}")]
+    NotOneRow {
+        /// How many rows there were.
+        found: usize,
+    },
     /// The queue of the micro-batcher is full.
     #[error("the batching queue is full: {limit} batches are waiting")]
     Overloaded {

@@ -191,6 +191,16 @@ macro_rules! elements {
             fn as_view(&self) -> DataView<'_> {
                 match self { $(Self::$variant(v) => DataView::$variant(v)),* }
             }
+            /// Adds elements, which have to be of the same type.
+            fn extend(&mut self, more: DataView<'_>) {
+                match (self, more) {
+                    $((Self::$variant(v), DataView::$variant(more)) => v.extend_from_slice(more),)*
+                    _ => debug_assert!(false, "elements of another type"),
+                }
+            }
+            fn clear(&mut self) {
+                match self { $(Self::$variant(v) => v.clear()),* }
+            }
         }
 
         impl<'a> DataView<'a> {
@@ -349,6 +359,27 @@ impl Tensor {
             None => &mut [],
         }
     }
+
+    /// Adds rows of the same type and width behind those that are there; a scalar has no rows, and
+    /// stays as it is.
+    pub(crate) fn append_rows(&mut self, more: TensorView<'_>) {
+        if self.shape.rank > 0
+            && let Some(rows) = self.shape.dims.first_mut()
+        {
+            *rows = rows.saturating_add(more.shape().rows());
+            self.data.extend(more.data());
+        }
+    }
+
+    /// Takes all rows out, and keeps their memory; a scalar has no rows, and stays as it is.
+    pub(crate) fn clear_rows(&mut self) {
+        if self.shape.rank > 0
+            && let Some(rows) = self.shape.dims.first_mut()
+        {
+            *rows = 0;
+            self.data.clear();
+        }
+    }
 }
 
 impl Default for Tensor {
@@ -483,6 +514,20 @@ mod tests {
         assert_eq!(tensor.values::<f32>().unwrap().as_ptr(), before);
         tensor.reset::<i64>(Shape::vector(2)).fill(7);
         assert_eq!(tensor.values::<i64>(), Some(&[7, 7][..]));
+    }
+
+    #[test]
+    fn rows_are_added_and_taken_out_in_the_same_memory() {
+        let mut tensor = Tensor::new(&[1, 2], vec![1, 2_i64]).unwrap();
+        let more = Tensor::new(&[2, 2], vec![3, 4, 5, 6_i64]).unwrap();
+        tensor.append_rows(more.view());
+        assert_eq!(tensor, Tensor::new(&[3, 2], vec![1, 2, 3, 4, 5, 6_i64]).unwrap());
+        let before = tensor.values::<i64>().unwrap().as_ptr();
+        tensor.clear_rows();
+        assert_eq!(tensor.dims(), [0, 2]);
+        tensor.append_rows(more.view());
+        assert_eq!(tensor, more);
+        assert_eq!(tensor.values::<i64>().unwrap().as_ptr(), before);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::Result;
 
@@ -30,7 +30,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn start(brokers: &str, scorer: ModelScorer) -> Result<Self> {
+    /// Starts it, and waits until its consumer group has given it partitions.
+    pub async fn start(brokers: &str, scorer: ModelScorer) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("group.id", "quickstart")
@@ -46,17 +47,24 @@ impl Consumer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let (count, scored) = watch::channel(0);
+        let (assigned, joined) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let mut latency = Histogram::new(3)?;
+            let mut assigned = Some(assigned);
             while !stopped.load(Ordering::Relaxed) {
-                let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+                let polled = consumer.poll(Duration::from_millis(50));
+                if assigned.is_some() && consumer.assignment()?.count() > 0 {
+                    // Nobody minds where `start` has given up waiting.
+                    let _ = assigned.take().map(|assigned| assigned.send(()));
+                }
+                let Some(message) = polled else { continue };
                 let message = message?;
                 let event: Event =
                     serde_json::from_slice(message.payload().ok_or("an event without a value")?)?;
 
                 let begin = Instant::now();
                 let score = scorer.predict(&event.readings)?;
-                latency.saturating_record(u64::try_from(begin.elapsed().as_nanos())?);
+                latency.record(u64::try_from(begin.elapsed().as_nanos())?)?;
 
                 let mut headers = OwnedHeaders::new();
                 for (key, value) in score.provenance().headers() {
@@ -72,6 +80,7 @@ impl Consumer {
             producer.flush(Duration::from_secs(30))?;
             Ok(latency)
         });
+        tokio::time::timeout(Duration::from_secs(30), joined).await??;
         Ok(Self { stop, scored, thread })
     }
 

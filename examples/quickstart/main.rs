@@ -67,10 +67,11 @@ async fn main() -> Result<()> {
     scorer.ready(Duration::from_secs(30)).await?;
     say(&format!("published and live: {}", scorer.snapshot()?.provenance()));
 
+    let mut consumer = Consumer::start(&brokers, scorer.clone()).await?;
+    say("the consumer has joined its group");
     let mut stream = Stream::start(&brokers, &folder.join("shuttle.csv.gz"))?;
     let total = stream.total();
     say(&format!("{total} readings of a space shuttle begin to flow"));
-    let mut consumer = Consumer::start(&brokers, scorer.clone())?;
 
     let mut status = models.watch_status();
     stream.reached(Milestone::Third).await?;

@@ -18,6 +18,7 @@ pub(crate) use attributes::{Attribute, Attributes};
 pub(crate) mod fuse;
 pub(crate) mod ml;
 pub(crate) mod program;
+pub(crate) mod recurrent;
 pub(crate) mod standard;
 pub(crate) mod transform;
 pub(crate) mod tree;
@@ -25,7 +26,7 @@ pub(crate) mod tree;
 /// The kernel of a node, or [`BuildError::Unsupported`] where it is no operator that is computed
 /// here.
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
-    for family in [tree::build, ml::build, standard::build] {
+    for family in [tree::build, ml::build, standard::build, recurrent::build] {
         match family(node) {
             Err(BuildError::Unsupported) => {}
             built => return built,

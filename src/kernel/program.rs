@@ -82,7 +82,18 @@ impl Program {
         if scratch.slots.len() < self.slots {
             scratch.slots.resize_with(self.slots, Tensor::default);
         }
-        self.steps.iter().try_for_each(|step| self.run_step(step, scratch, inputs, cx))
+        // One tensor is bounded by the kernel that makes it, all of a run are here: many that are
+        // just small enough are as bad as one that is not.
+        let mut made = 0_u64;
+        for step in &self.steps {
+            self.run_step(step, scratch, inputs, cx)?;
+            let slots = step.outputs.iter().filter_map(|slot| scratch.slots.get(*slot));
+            made = slots.fold(made, |made, tensor| made.saturating_add(shallow_bytes(tensor)));
+            if made > cx.max_tensor_bytes.saturating_mul(4) {
+                return Err(RunError::OverBudget { needed: made });
+            }
+        }
+        Ok(())
     }
 
     fn run_step(
@@ -211,18 +222,27 @@ pub(crate) fn copy(from: TensorView<'_>, to: &mut Tensor) {
 
 /// The bytes that the elements take.
 pub(crate) fn bytes(tensor: TensorView<'_>) -> usize {
-    let each = match tensor.element_type() {
-        ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
-        ElementType::I16 | ElementType::U16 => 2,
-        ElementType::F32 | ElementType::I32 | ElementType::U32 => 4,
-        ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
-        ElementType::String => size_of::<String>(),
-    };
+    let each = element_bytes(tensor.element_type());
     let text = match tensor.data() {
         DataView::String(values) => values.iter().map(String::capacity).sum(),
         _ => 0,
     };
     tensor.shape().elements() * each + text
+}
+
+const fn element_bytes(element: ElementType) -> usize {
+    match element {
+        ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
+        ElementType::I16 | ElementType::U16 => 2,
+        ElementType::F32 | ElementType::I32 | ElementType::U32 => 4,
+        ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
+        ElementType::String => size_of::<String>(),
+    }
+}
+
+/// The bytes of the elements, without those of text.
+fn shallow_bytes(tensor: &Tensor) -> u64 {
+    (tensor.shape().elements() * element_bytes(tensor.element_type())) as u64
 }
 
 fn swap_outputs(slots: &mut [Tensor], active: &mut [Tensor], outputs: &[usize]) {

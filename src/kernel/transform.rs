@@ -5,6 +5,7 @@
 //! what onnxruntime 1.32 answers. A NaN score makes every score of its row NaN that the transform
 //! derives from it, so that it can never pass for an ordinary score.
 
+use super::standard::vector::exp_in_place;
 use super::{Attributes, BuildError};
 
 /// The attribute `post_transform`.
@@ -48,7 +49,7 @@ impl PostTransform {
             _ if width < 2 => {}
             Self::None => {}
             Self::Logistic => logistic_all(scores),
-            Self::Softmax => scores.chunks_exact_mut(width).for_each(softmax),
+            Self::Softmax => softmax_all(scores, width),
             Self::SoftmaxZero => scores.chunks_exact_mut(width).for_each(softmax_zero),
         }
     }
@@ -56,9 +57,9 @@ impl PostTransform {
     /// The two scores, of the negative class and of the positive one, of a two-class model that
     /// computes only `score`, that of the positive class.
     ///
-    /// onnxruntime calls this `add_second_class`. LOGISTIC gives two probabilities whatever `second`
-    /// says. NONE, SOFTMAX and SOFTMAX_ZERO give the score beside its complement or its negation.
-    /// PROBIT gives the probit beside its negation, which is the probit of the complement;
+    /// In onnxruntime this is `add_second_class`. LOGISTIC gives two probabilities whatever `second`
+    /// says. NONE, SOFTMAX and `SOFTMAX_ZERO` give the score beside its complement or its negation.
+    /// `PROBIT` gives the probit beside its negation, which is the probit of the complement;
     /// onnxruntime leaves the second score unwritten there.
     pub(crate) fn pair(self, score: f32, second: SecondClass) -> [f32; 2] {
         match (self, second) {
@@ -107,15 +108,20 @@ fn logistic_all(scores: &mut [f32]) {
     }
 }
 
-fn softmax(row: &mut [f32]) {
-    let max = largest(row);
-    let mut sum = 0.0;
-    for score in row.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
+/// The exponentials of all rows in one go: rows are short, and vectors are not.
+fn softmax_all(scores: &mut [f32], width: usize) {
+    for row in scores.chunks_exact_mut(width) {
+        let max = largest(row);
+        for score in row {
+            *score -= max;
+        }
     }
-    for score in row {
-        *score /= sum;
+    exp_in_place(scores);
+    for row in scores.chunks_exact_mut(width) {
+        let sum: f32 = row.iter().sum();
+        for score in row {
+            *score /= sum;
+        }
     }
 }
 
@@ -162,7 +168,9 @@ mod tests {
     fn close(found: &[f32], expected: &[f32]) {
         assert_eq!(found.len(), expected.len());
         for (f, e) in found.iter().zip(expected) {
-            let equal = (f - e).abs() <= 5e-6 * e.abs().max(1e-3) || (f.is_nan() && e.is_nan()) || f == e;
+            let equal = (f - e).abs() <= 5e-6 * e.abs().max(1e-3)
+                || (f.is_nan() && e.is_nan())
+                || f.total_cmp(e).is_eq();
             assert!(equal, "found {found:?}, expected {expected:?}");
         }
     }

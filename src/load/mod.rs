@@ -26,6 +26,8 @@ pub(crate) mod trees;
 pub use onnx::inline_external_data;
 pub use payload::Payload;
 pub use samples::{Difference, Samples, SamplesError, compare};
+#[cfg(feature = "tensorflow")]
+pub use tensorflow::{freeze_saved_model, pack_saved_model};
 
 /// Makes models of one format.
 ///
@@ -172,6 +174,10 @@ impl Default for Formats {
     fn default() -> Self {
         let mut formats = Self::none();
         for loader in trees::loaders() {
+            formats.add(loader);
+        }
+        #[cfg(feature = "tensorflow")]
+        for loader in tensorflow::loaders() {
             formats.add(loader);
         }
         #[cfg(feature = "onnx")]

@@ -94,6 +94,8 @@ impl Publisher {
 
     /// Publishes a model file as the new release of `model`.
     ///
+    /// An ONNX file whose weights lie in another file beside it is published with them in it.
+    ///
     /// An artifact is written even where it lies on the topic already: to publish again repairs
     /// whatever is wrong with it there.
     ///
@@ -109,7 +111,7 @@ impl Publisher {
         options: PublishOptions,
     ) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        let file = file.into();
+        let mut file = file.into();
         let artifact = file.artifact(options.format.clone())?;
         let mut release = draft(model, artifact, options.version.as_deref())?;
         release.interface = options.interface;
@@ -117,7 +119,16 @@ impl Publisher {
         release.samples = options.samples;
         session::encode(&release)?;
         self.step(Step::Check, 0, release.artifact.bytes);
-        preflight::check(&release, file.payload()?, &self.formats, self.memory_budget)?;
+        if let Err(refused) = preflight::check(&release, file.payload()?, &self.formats, self.memory_budget) {
+            // An ONNX file with its weights beside it is the one thing that can be helped.
+            let Some(whole) = file.with_external_data(&release.artifact)? else { return Err(refused) };
+            file = whole;
+            release.artifact = file.artifact(options.format)?;
+            if options.version.is_none() {
+                release.version = release.artifact.sha256.short();
+            }
+            preflight::check(&release, file.payload()?, &self.formats, self.memory_budget)?;
+        }
         let mut session = Session::open(self, &release.model)?;
         session.upload(&release, &file)?;
         session.commit(release, options.keep)

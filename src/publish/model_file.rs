@@ -81,6 +81,29 @@ impl ModelFile {
         }
     }
 
+    /// The file with the tensors in it that an ONNX exporter wrote beside it; `None` where there are
+    /// none.
+    #[cfg(feature = "onnx")]
+    pub(super) fn with_external_data(&self, artifact: &Artifact) -> Result<Option<Self>, Error> {
+        use crate::load::{LoadError, inline_external_data};
+        let Source::Path(path) = &self.source else { return Ok(None) };
+        match inline_external_data(path) {
+            Ok(bytes) if Sha256Digest::of([&*bytes]) == artifact.sha256 => Ok(None),
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error @ LoadError::ExternalData { .. }) => {
+                Err(Error::new(ErrorKind::Rejected, format!("{self}: {error}")))
+            }
+            // Not ONNX: what was wrong with it has been said.
+            Err(_) => Ok(None),
+        }
+    }
+
+    #[cfg(not(feature = "onnx"))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as with the feature")]
+    pub(super) const fn with_external_data(&self, _: &Artifact) -> Result<Option<Self>, Error> {
+        Ok(None)
+    }
+
     /// Its bytes from the beginning, in pieces of [`CHUNK_BYTES`] but the last one.
     pub(super) fn chunks(&self) -> Result<Chunks<'_>, Error> {
         let reader = match &self.source {

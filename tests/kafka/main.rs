@@ -1,7 +1,12 @@
 //! The suite on real Kafka.
 
 mod broker;
+mod children;
 mod conformance;
+mod fleet;
+mod foreign;
 mod numbers;
+mod outages;
 mod publishing;
+mod subscribers;
 mod twins;

@@ -1,8 +1,11 @@
 //! Loads a model as a subscriber would, and compares what it answers with its samples.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use modelswap::load::{Formats, LoadOptions, Model, Payload, Samples, compare};
+use modelswap::load::{
+    Formats, LoadOptions, Model, Payload, Samples, compare, freeze_saved_model, pack_saved_model,
+};
 use modelswap::{Tensor, TensorView};
 
 use crate::catalogue::Entry;
@@ -31,23 +34,27 @@ pub fn score(entry: &Entry) -> Outcome {
     Outcome::Agrees { engine: model.engine() }
 }
 
-fn load(entry: &Entry) -> Result<std::sync::Arc<dyn Model>, String> {
-    let payload = payload(&entry.model())?;
+fn load(entry: &Entry) -> Result<Arc<dyn Model>, String> {
     let mut options = LoadOptions::default();
+    options.signature.clone_from(&entry.signature);
+    let path = entry.model();
+    if path.is_dir() {
+        // A tar of the directory is a format of its own; what a publisher ships is the frozen graph.
+        let packed = pack_saved_model(&path).map_err(|e| e.to_string())?;
+        load_bytes(packed, &options)?;
+        let frozen = freeze_saved_model(&path, &options).map_err(|e| e.to_string())?;
+        return load_bytes(frozen, &options);
+    }
     options.inputs.clone_from(&entry.inputs);
     options.outputs.clone_from(&entry.outputs);
-    options.signature.clone_from(&entry.signature);
-    let formats = Formats::default();
-    let loader = formats.choose(None, &payload).map_err(|e| e.to_string())?;
-    loader.load(payload, &options).map_err(|e| e.to_string())
+    load_bytes(std::fs::read(&path).map_err(|e| e.to_string())?, &options)
 }
 
-/// The bytes of the artifact that a publisher would ship.
-fn payload(path: &Path) -> Result<Payload, String> {
-    if path.is_dir() {
-        return Err("a directory".to_owned());
-    }
-    Ok(Payload::from(std::fs::read(path).map_err(|e| e.to_string())?))
+fn load_bytes(bytes: Vec<u8>, options: &LoadOptions) -> Result<Arc<dyn Model>, String> {
+    let payload = Payload::from(bytes);
+    let formats = Formats::default();
+    let loader = formats.choose(None, &payload).map_err(|e| e.to_string())?;
+    loader.load(payload, options).map_err(|e| e.to_string())
 }
 
 fn score_batch(model: &dyn Model, entry: &Entry, rows: usize, folder: &Path) -> Result<(), String> {

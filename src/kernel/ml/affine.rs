@@ -1,10 +1,19 @@
-//! Rows times weights plus bias: the arithmetic of the linear models.
+//! Rows times weights plus bias: the arithmetic of the linear models, and dot products.
+//!
+//! The loops are plain ones over arrays of lanes; `pulp` has the compiler make them once for each
+//! instruction set and picks the widest that the processor has.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+
+use pulp::{Arch, Simd, WithSimd};
 
 use super::common::Number;
 use crate::kernel::BuildError;
 
-/// Partial sums run in so many lanes, each of which the compiler keeps in a vector register.
+/// Partial sums run in so many lanes, which the compiler keeps in a vector register.
 const LANES: usize = 8;
+
+/// Of few targets, as a model of two or three classes has, fewer lanes would stand idle.
+const FEW: usize = 4;
 
 /// Sums in f32 are folded into f64 after so many terms: the rounding of a sum over a thousand
 /// features stays that of a sum over 64.
@@ -15,11 +24,11 @@ const BLOCK: usize = 64;
 pub(super) struct Affine {
     features: usize,
     targets: usize,
-    /// `[targets, features]`, as the file has it: for few targets, a dot product each.
+    /// `[targets, features]`, as the file has it: for a dot product each.
     by_target: Vec<f32>,
-    /// `[features, padded]`, targets padded to whole lanes: a feature at a time for all targets.
-    by_feature: Vec<f32>,
-    padded: usize,
+    /// For several targets at a time: `[groups of lanes, features, lanes]`, filled up with zeros;
+    /// empty for one target.
+    by_group: Vec<f32>,
     bias: Vec<f32>,
 }
 
@@ -33,19 +42,19 @@ impl Affine {
             )));
         }
         let features = weights.len() / targets;
-        // Lanes that stand for no target are not worth more than the work they save.
-        let padded = if targets <= 4 { 4 } else { targets.next_multiple_of(LANES) };
-        let mut by_feature = Vec::new();
+        let lanes = if targets <= FEW { FEW } else { LANES };
+        let mut by_group = Vec::new();
         if targets > 1 {
-            by_feature.reserve(features.saturating_mul(padded));
-            for feature in 0..features {
-                by_feature.extend(weights.iter().skip(feature).step_by(features));
-                by_feature.extend(std::iter::repeat_n(0.0, padded - targets));
+            for group in weights.chunks(lanes.saturating_mul(features)) {
+                for feature in 0..features {
+                    let values = group.iter().skip(feature).step_by(features);
+                    by_group.extend(values.copied().chain(std::iter::repeat(0.0)).take(lanes));
+                }
             }
         }
         let mut bias = bias.to_vec();
         bias.resize(targets, 0.0);
-        Ok(Self { features, targets, by_target: weights.to_vec(), by_feature, padded, bias })
+        Ok(Self { features, targets, by_target: weights.to_vec(), by_group, bias })
     }
 
     pub(super) const fn features(&self) -> usize {
@@ -57,29 +66,12 @@ impl Affine {
     }
 
     pub(super) fn memory(&self) -> usize {
-        size_of::<f32>() * (self.by_target.len() + self.by_feature.len() + self.bias.len())
+        size_of::<f32>() * (self.by_target.len() + self.by_group.len() + self.bias.len())
     }
 
     /// One output row of `targets` for each input row of `features`.
     pub(super) fn apply_f32(&self, x: &[f32], out: &mut [f32]) {
-        let rows = x.chunks_exact(self.features).zip(out.chunks_exact_mut(self.targets));
-        match (self.targets, self.padded) {
-            (1, _) => {
-                for (out, row) in out.iter_mut().zip(x.chunks_exact(self.features)) {
-                    *out = dot(row, &self.by_target) + self.bias.first().copied().unwrap_or(0.0);
-                }
-            }
-            (_, 4) => rows.for_each(|(row, out)| self.row_of_lanes::<4>(row, out)),
-            (_, LANES) => rows.for_each(|(row, out)| self.row_of_lanes::<LANES>(row, out)),
-            _ => {
-                for (row, out) in rows {
-                    let targets = self.by_target.chunks_exact(self.features).zip(&self.bias);
-                    for (out, (weights, bias)) in out.iter_mut().zip(targets) {
-                        *out = dot(row, weights) + bias;
-                    }
-                }
-            }
-        }
+        Arch::new().dispatch(Apply { affine: self, x, out });
     }
 
     /// The same for any number type, in f64.
@@ -93,66 +85,144 @@ impl Affine {
         }
     }
 
-    /// One row where all targets together fit `N` lanes.
-    fn row_of_lanes<const N: usize>(&self, row: &[f32], out: &mut [f32]) {
-        let mut total = [0.0_f64; N];
-        let mut weights = self.by_feature.chunks_exact(N);
-        let mut blocks = row.chunks(BLOCK).peekable();
-        while let Some(block) = blocks.next() {
-            let mut sums = [0.0_f32; N];
-            for (x, weights) in block.iter().zip(weights.by_ref()) {
-                for (sum, w) in sums.iter_mut().zip(weights) {
-                    *sum += x * w;
-                }
-            }
-            if row.len() <= BLOCK {
-                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&self.bias) {
-                    *out = sum + bias;
-                }
-                return;
-            }
-            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
-        }
-        for ((out, sum), bias) in out.iter_mut().zip(total).zip(&self.bias) {
-            *out = (sum + f64::from(*bias)).to_f32();
+    #[inline(always)]
+    fn one_target(&self, x: &[f32], out: &mut [f32]) {
+        let bias = self.bias.first().copied().unwrap_or(0.0);
+        for (out, row) in out.iter_mut().zip(x.chunks_exact(self.features)) {
+            *out = dot(row, &self.by_target) + bias;
         }
     }
+
+    /// All rows, four at a time: each weight that is loaded serves four of them.
+    #[inline(always)]
+    fn groups<const N: usize>(&self, x: &[f32], out: &mut [f32]) {
+        let mut rows = x.chunks_exact(self.features.saturating_mul(4));
+        let mut outs = out.chunks_exact_mut(self.targets.saturating_mul(4));
+        for (rows, out) in rows.by_ref().zip(outs.by_ref()) {
+            let (first, second) = rows.split_at(2 * self.features);
+            let ((a, b), (c, d)) = (first.split_at(self.features), second.split_at(self.features));
+            self.rows::<4, N>([a, b, c, d], out);
+        }
+        let rows = rows.remainder().chunks_exact(self.features);
+        for (row, out) in rows.zip(outs.into_remainder().chunks_exact_mut(self.targets)) {
+            self.rows::<1, N>([row], out);
+        }
+    }
+
+    #[inline(always)]
+    fn rows<const R: usize, const N: usize>(&self, rows: [&[f32]; R], out: &mut [f32]) {
+        let groups = self.by_group.chunks_exact(self.features * N).zip(self.bias.chunks(N));
+        for (group, (weights, bias)) in groups.enumerate() {
+            let (weights, _) = weights.as_chunks::<N>();
+            let sums = products::<R, N>(rows, weights);
+            for (out, sums) in out.chunks_exact_mut(self.targets).zip(sums) {
+                let out = out.get_mut(group * N..).unwrap_or_default();
+                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                    *out = sum + bias;
+                }
+            }
+        }
+    }
+}
+
+struct Apply<'a> {
+    affine: &'a Affine,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        match self.affine.targets {
+            1 => self.affine.one_target(self.x, self.out),
+            2..=FEW => self.affine.groups::<FEW>(self.x, self.out),
+            _ => self.affine.groups::<LANES>(self.x, self.out),
+        }
+    }
+}
+
+/// The products of `R` rows with the weights of `N` targets.
+#[inline(always)]
+fn products<const R: usize, const N: usize>(rows: [&[f32]; R], weights: &[[f32; N]]) -> [[f32; N]; R] {
+    if weights.len() <= BLOCK {
+        return products_of_block(rows, weights);
+    }
+    let mut totals = [[0.0_f64; N]; R];
+    let mut rest = rows;
+    for weights in weights.chunks(BLOCK) {
+        let blocks = rest.map(|row| row.split_at(weights.len().min(row.len())));
+        rest = blocks.map(|(_, rest)| rest);
+        let sums = products_of_block(blocks.map(|(block, _)| block), weights);
+        for (total, sum) in totals.iter_mut().flatten().zip(sums.as_flattened()) {
+            *total += f64::from(*sum);
+        }
+    }
+    totals.map(|row| row.map(Number::to_f32))
+}
+
+#[inline(always)]
+fn products_of_block<const R: usize, const N: usize>(
+    rows: [&[f32]; R],
+    weights: &[[f32; N]],
+) -> [[f32; N]; R] {
+    let mut sums = [[0.0_f32; N]; R];
+    let mut rows = rows.map(<[f32]>::iter);
+    for weights in weights {
+        for (sums, row) in sums.iter_mut().zip(&mut rows) {
+            let x = row.next().copied().unwrap_or(0.0);
+            for (sum, w) in sums.iter_mut().zip(weights) {
+                *sum += x * w;
+            }
+        }
+    }
+    sums
 }
 
 /// The sum of the products, in lanes of f32 within a block and in f64 over the blocks.
+#[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    if a.len() <= BLOCK {
-        return dot_of_block(a, b);
-    }
-    let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK));
-    blocks.map(|(a, b)| f64::from(dot_of_block(a, b))).sum::<f64>().to_f32()
+    in_blocks(a, b, |x, y| x * y)
 }
 
 /// The squared distance, summed like [`dot`].
+#[inline(always)]
 pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK));
-    blocks.map(|(a, b)| f64::from(distance_of_block(a, b))).sum::<f64>().to_f32()
+    in_blocks(a, b, |x, y| (x - y) * (x - y))
 }
 
-#[inline]
-fn dot_of_block(a: &[f32], b: &[f32]) -> f32 {
-    in_lanes(a, b, |x, y| x * y)
+/// The sum of the magnitudes, summed like [`dot`].
+#[inline(always)]
+pub(super) fn sum_of_magnitudes(row: &[f32]) -> f32 {
+    in_blocks(row, row, |x, _| x.abs())
 }
 
-#[inline]
-fn distance_of_block(a: &[f32], b: &[f32]) -> f32 {
-    in_lanes(a, b, |x, y| (x - y) * (x - y))
+#[inline(always)]
+fn in_blocks(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
+    if a.len() <= BLOCK {
+        return in_lanes(a, b, term);
+    }
+    let mut total = 0.0_f64;
+    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+        total += f64::from(in_lanes(a, b, term));
+    }
+    total.to_f32()
 }
 
-#[inline]
+#[inline(always)]
 fn in_lanes(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| term(*x, *y)).sum();
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0_f32; LANES];
-    for (a, b) in a.zip(b) {
+    for (a, b) in a.iter().zip(b) {
         for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
             *sum += term(*x, *y);
         }
+    }
+    let mut tail = 0.0;
+    for (x, y) in a_tail.iter().zip(b_tail) {
+        tail += term(*x, *y);
     }
     sums.iter().sum::<f32>() + tail
 }
@@ -189,11 +259,11 @@ mod tests {
         for targets in [1, 2, 3, 4, 5, 8, 9, 17] {
             for features in [1, 3, 8, 64, 65, 200] {
                 let (weights, bias) = (numbers(targets * features, 1), numbers(targets, 2));
-                let x = numbers(5 * features, 3);
+                let x = numbers(6 * features, 3);
                 let affine = Affine::new(&weights, targets, &bias).unwrap();
                 let expected = plain(&x, &weights, targets, &bias);
                 let doubles: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-                let (mut narrow, mut wide) = (vec![0.0; 5 * targets], vec![0.0; 5 * targets]);
+                let (mut narrow, mut wide) = (vec![0.0; 6 * targets], vec![0.0; 6 * targets]);
                 affine.apply_f32(&x, &mut narrow);
                 affine.apply(&doubles, &mut wide);
                 for ((narrow, wide), expected) in narrow.iter().zip(&wide).zip(&expected) {

@@ -301,7 +301,9 @@ pub(super) mod testing {
         let values = found.values::<f32>().expect("f32 scores");
         assert_eq!(values.len(), expected.len());
         for (f, e) in values.iter().zip(expected) {
-            let equal = f == e || (f - e).abs() <= 1e-5 * e.abs().max(1e-2) || (f.is_nan() && e.is_nan());
+            let equal = f.total_cmp(e).is_eq()
+                || (f - e).abs() <= 1e-5 * e.abs().max(1e-2)
+                || (f.is_nan() && e.is_nan());
             assert!(equal, "found {values:?}, expected {expected:?}");
         }
     }

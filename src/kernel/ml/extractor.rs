@@ -63,8 +63,7 @@ impl Kernel for ArrayFeatureExtractor {
     fn facts(&self, inputs: &[Option<Fact>]) -> Result<SmallVec<[Fact; 2]>, BuildError> {
         let element = first_fact(inputs)?.element;
         let count = match same_dims(inputs, 1).as_deref() {
-            Some([count]) => *count,
-            Some([FactDim::Fixed(1), count]) => *count,
+            Some([count] | [FactDim::Fixed(1), count]) => *count,
             _ => FactDim::Unknown,
         };
         let dims = same_dims(inputs, 0).map(|mut dims| {

@@ -66,7 +66,7 @@ impl<T: Element + Copy> Replacement<T> {
     ) -> Result<(), RunError> {
         let width = last_dim(x.shape());
         match *self.by.as_slice() {
-            [] => Err(RunError::InputType { operator: OPERATOR, expected: self.expected(), found: T::TYPE }),
+            [] => Err(RunError::InputType { operator: OPERATOR, expected: Self::expected(), found: T::TYPE }),
             [by] => {
                 for (out, x) in cx.reset(out, x.dims())?.iter_mut().zip(values) {
                     *out = if is_replaced(*x) { by } else { *x };
@@ -77,7 +77,9 @@ impl<T: Element + Copy> Replacement<T> {
                 let out = cx.reset(out, x.dims())?;
                 for (row, out) in values.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
                     for ((out, x), by) in out.iter_mut().zip(row).zip(by) {
-                        *out = if is_replaced(*x) { *by } else { *x };
+                        // Both are loaded, so that one is selected without a branch.
+                        let (x, by) = (*x, *by);
+                        *out = if is_replaced(x) { by } else { x };
                     }
                 }
                 Ok(())
@@ -87,8 +89,8 @@ impl<T: Element + Copy> Replacement<T> {
     }
 
     /// The types that the other attributes are for, where those for this type are absent.
-    fn expected(&self) -> &'static str {
-        if T::TYPE.is_float() { "i32 or i64" } else { "f32 or f64" }
+    const fn expected() -> &'static str {
+        if matches!(T::TYPE, ElementType::F32 | ElementType::F64) { "i32 or i64" } else { "f32 or f64" }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
+use super::affine::{dot, sum_of_magnitudes};
 use super::common::{Number, first_fact, input, rows_and_width, same_shape, with_numbers};
 use crate::kernel::{Attributes, BuildError, Fact, Kernel, RunContext};
 use crate::load::RunError;
@@ -52,6 +53,28 @@ impl Normalizer {
             }
         }
     }
+
+    /// Rows of f32, in f32 where the divisor is an ordinary number there.
+    fn normalize_f32(&self, values: &[f32], width: usize, out: &mut [f32]) {
+        if width == 0 {
+            return;
+        }
+        for (row, out) in values.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let divisor = match self.norm {
+                // Scanning for the largest is exact in any type.
+                Norm::Max => self.norm.divisor(row).to_f32(),
+                Norm::L1 => sum_of_magnitudes(row),
+                Norm::L2 => dot(row, row).sqrt(),
+            };
+            if divisor > 1e-15 && divisor < f32::MAX {
+                for (out, x) in out.iter_mut().zip(row) {
+                    *out = x / divisor;
+                }
+            } else {
+                self.normalize(row, width, out);
+            }
+        }
+    }
 }
 
 impl Norm {
@@ -77,6 +100,10 @@ impl Kernel for Normalizer {
         let x = input(inputs, 0, OPERATOR)?;
         let (_, width) = rows_and_width(x.shape(), OPERATOR)?;
         let Some(out) = outputs.first_mut() else { return Ok(()) };
+        if let Some(values) = x.values::<f32>() {
+            self.normalize_f32(values, width, cx.reset(out, x.dims())?);
+            return Ok(());
+        }
         with_numbers!(x, OPERATOR, values => {
             self.normalize(values, width, cx.reset(out, x.dims())?);
             Ok(())
@@ -132,6 +159,11 @@ mod tests {
     #[test]
     fn no_rows_give_no_rows() {
         close(&normalized("L2", &[]), &[0, 2], &[]);
+    }
+
+    #[test]
+    fn very_small_and_very_large_rows_keep_their_direction() {
+        close(&normalized("L2", &[3e-30, 4e-30, 3e30, 4e30]), &[2, 2], &[0.6, 0.8, 0.6, 0.8]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::threshold;
 pub(crate) const MAX_FEATURES: usize = 1 << 24;
 
 /// The most targets that an ensemble may have.
-pub(crate) const MAX_TARGETS: usize = 1 << 20;
+pub(crate) const MAX_TARGETS: usize = 1 << 16;
 
 /// The test of an inner node; true leads to the `yes` child.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,7 +182,8 @@ impl Builder {
                     }
                 }
             }
-            forest.trees.push(ForestTree { root: start, depth });
+            #[expect(clippy::cast_possible_truncation, reason = "there are at most u32::MAX / 4 nodes")]
+            forest.trees.push(ForestTree { root: start as u32, depth });
         }
         match reached.iter().position(|r| !r) {
             Some(node) if !unreached_allowed => Err(TreeError::Orphan { name: name(node) }),
@@ -195,7 +196,7 @@ impl Builder {
 ///
 /// Of every split the children lie at `child` (yes) and `child + 1` (no), both behind the split
 /// itself: whoever goes from a node to a child of it ends at a leaf.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Forest {
     pub(crate) nodes: Vec<ForestNode>,
     pub(crate) trees: Vec<ForestTree>,
@@ -212,6 +213,21 @@ impl Forest {
     /// The (target, weight) pairs of a leaf.
     pub(crate) fn leaf(&self, leaf: usize) -> &[(u32, f64)] {
         self.leaves.get(leaf).and_then(|(first, end)| self.weights.get(*first..*end)).unwrap_or(&[])
+    }
+
+    /// Gives the leaves new numbers: `order` has the old ones in the new order.
+    pub(super) fn renumber_leaves(&mut self, order: &[usize]) -> Option<()> {
+        let mut number = vec![0; self.leaves.len()];
+        for (new, old) in order.iter().enumerate() {
+            *number.get_mut(*old)? = new;
+        }
+        for node in &mut self.nodes {
+            if let ForestNode::Leaf(leaf) = node {
+                *leaf = *number.get(*leaf)?;
+            }
+        }
+        self.leaves = order.iter().map(|old| self.leaves.get(*old).copied()).collect::<Option<_>>()?;
+        Some(())
     }
 
     /// True where every threshold is an `f32`.
@@ -249,7 +265,7 @@ pub(crate) enum ForestNode {
 /// A tree of a [`Forest`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForestTree {
-    pub(crate) root: usize,
+    pub(crate) root: u32,
     /// The number of splits on the longest way to a leaf.
     pub(crate) depth: u32,
 }

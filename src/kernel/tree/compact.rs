@@ -19,6 +19,9 @@ use super::threshold;
 /// How many steps are taken before one looks whether a lane still moves.
 const STRIDE: u32 = 4;
 
+/// How many lanes go at once.
+const HALF: usize = LANES / 2;
+
 /// A split or a leaf, packed.
 pub(super) trait Packed: Copy + std::fmt::Debug + Send + Sync {
     /// A split whose first child lies `step` nodes further, or `None` where it does not fit.
@@ -29,7 +32,7 @@ pub(super) trait Packed: Copy + std::fmt::Debug + Send + Sync {
     fn feature(self) -> usize;
     /// The bits of the feature's value to turn over: none, or the sign.
     fn flip(self) -> u32;
-    fn step(self) -> usize;
+    fn step(self) -> u32;
     fn leaf_index(self) -> u32;
 }
 
@@ -68,8 +71,8 @@ impl Packed for Narrow {
         u32::from(self.feature & 0x8000) << 16
     }
 
-    fn step(self) -> usize {
-        usize::from(self.step)
+    fn step(self) -> u32 {
+        u32::from(self.step)
     }
 
     fn leaf_index(self) -> u32 {
@@ -109,8 +112,8 @@ impl Packed for Wide {
         self.feature & 0x8000_0000
     }
 
-    fn step(self) -> usize {
-        self.step as usize
+    fn step(self) -> u32 {
+        self.step
     }
 
     fn leaf_index(self) -> u32 {
@@ -181,18 +184,34 @@ impl<N: Packed> Compact<N> {
         }
     }
 
-    #[inline]
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "`step` leads to a child in `nodes`, features are below the width: both checked when built"
-    )]
+    /// Walks in halves: what one half of the lanes keeps in flight fits in the registers.
+    #[inline(always)]
     fn walk<const FLIPS: bool>(
         &self,
-        mut at: [usize; LANES],
+        at: [u32; LANES],
         depth: u32,
         values: &[f32],
         offsets: [usize; LANES],
         leaves: &mut [u32; LANES],
+    ) {
+        let halves = at.as_chunks::<HALF>().0.iter().zip(offsets.as_chunks::<HALF>().0);
+        for ((at, offsets), leaves) in halves.zip(leaves.as_chunks_mut::<HALF>().0) {
+            self.half::<FLIPS>(*at, depth, values, *offsets, leaves);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`step` leads to a child in `nodes`, features are below the width: both checked when built"
+    )]
+    fn half<const FLIPS: bool>(
+        &self,
+        mut at: [u32; HALF],
+        depth: u32,
+        values: &[f32],
+        offsets: [usize; HALF],
+        leaves: &mut [u32; HALF],
     ) {
         let nodes = self.nodes.as_slice();
         let mut steps = depth;
@@ -201,13 +220,13 @@ impl<N: Packed> Compact<N> {
             let mut moved = 0;
             for _ in 0..stride {
                 moved = 0;
-                for lane in 0..LANES {
-                    let node = nodes[at[lane]];
+                for lane in 0..HALF {
+                    let node = nodes[at[lane] as usize];
                     let mut value = values[offsets[lane] + node.feature()];
                     if FLIPS {
                         value = f32::from_bits(value.to_bits() ^ node.flip());
                     }
-                    let step = node.step() + usize::from(value < node.threshold());
+                    let step = node.step() + u32::from(value < node.threshold());
                     moved |= step;
                     at[lane] += step;
                 }
@@ -218,7 +237,7 @@ impl<N: Packed> Compact<N> {
             steps -= stride;
         }
         for (leaf, at) in leaves.iter_mut().zip(at) {
-            *leaf = nodes[at].leaf_index();
+            *leaf = nodes[at as usize].leaf_index();
         }
     }
 
@@ -229,7 +248,7 @@ impl<N: Packed> Compact<N> {
 
 /// A test as a comparison with `<`: which values go to `yes`, and with which NaN goes.
 #[derive(Clone, Copy)]
-struct Less {
+pub(super) struct Less {
     /// Values below it are the smaller ones.
     threshold: f32,
     smaller_is_yes: bool,
@@ -238,7 +257,7 @@ struct Less {
 
 impl Less {
     /// `None` for a test of another kind.
-    fn of(test: &Test, missing_yes: bool) -> Option<Self> {
+    pub(super) fn of(test: &Test, missing_yes: bool) -> Option<Self> {
         let (t, includes, smaller_is_yes) = match *test {
             Test::Leq(t) => (t, true, true),
             Test::Lt(t) => (t, false, true),
@@ -256,7 +275,7 @@ impl Less {
     }
 
     /// The threshold to compare with, and whether the sign of the value is flipped before.
-    fn packed(self) -> Option<(f32, bool)> {
+    pub(super) fn packed(self) -> Option<(f32, bool)> {
         if !self.missing_is_smaller {
             return Some((self.threshold, false));
         }
@@ -265,7 +284,7 @@ impl Less {
     }
 
     /// The second child is the one that a true comparison leads to.
-    const fn second_is_yes(self) -> bool {
+    pub(super) const fn second_is_yes(self) -> bool {
         self.smaller_is_yes != self.missing_is_smaller
     }
 }

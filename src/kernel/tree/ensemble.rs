@@ -1,14 +1,23 @@
 //! An ensemble ready to be evaluated: trees in the layout that serves them best, and their leaves.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::LANES;
+use super::bits::Bits;
 use super::builder::{Forest, ForestTree, TreeError};
 use super::compact::{Compact, Narrow, Wide};
 use super::general::General;
 use super::leaves::{Fold, Leaves, Score};
 use super::threshold;
 use crate::load::RunError;
+
+/// The most features for which rows are laid out side by side, on the stack.
+const BLOCK_FEATURES: usize = 128;
+
+/// What testing a split for [`LANES`] rows costs is about a fifth of what walking a row through a
+/// tree does; a tree costs as much as these many splits beside.
+const SPLITS_FOR_A_ROW: usize = 5;
+const SPLITS_FOR_A_TREE: usize = 6;
 
 /// The values of the rows that are walked together fit in half of a first-level cache.
 const BLOCK_VALUES: usize = 4096;
@@ -32,9 +41,24 @@ pub(crate) struct Ensemble<S> {
 
 #[derive(Debug)]
 enum Walk {
+    /// Small trees: all splits at once for many rows, a walk for few.
+    Small(Bits, Compact<Narrow>),
     Narrow(Compact<Narrow>),
     Wide(Compact<Wide>),
     General(General),
+}
+
+impl Walk {
+    /// The fastest layout for the forest, `None` where it needs the general one.
+    fn compact(forest: &mut Forest) -> Option<Self> {
+        if forest.features <= BLOCK_FEATURES
+            && let Some(bits) = Bits::new(forest)
+            && let Some(narrow) = Compact::new(forest)
+        {
+            return Some(Self::Small(bits, narrow));
+        }
+        Compact::new(forest).map(Self::Narrow).or_else(|| Compact::new(forest).map(Self::Wide))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +67,13 @@ enum Rounding {
     Down,
 }
 
-/// The type of the features for which an ensemble is laid out; it can be evaluated on the other
-/// one, too.
+/// Which features an ensemble is to be evaluated on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Features {
+    /// Only `f32`, so that `f64` thresholds can be rounded to them.
     F32,
-    F64,
+    /// `f32` or `f64`.
+    Any,
 }
 
 /// A row's features as they come.
@@ -76,29 +101,23 @@ impl<S: Score> Ensemble<S> {
     /// Where there are more nodes, leaves or weights than a `u32` counts.
     pub(crate) fn new(
         operator: &'static str,
-        forest: &Forest,
+        mut forest: Forest,
         fold: Fold,
         features: Features,
     ) -> Result<Self, TreeError> {
-        let size = || TreeError::Size { nodes: forest.nodes.len(), targets: forest.targets };
+        let size = TreeError::Size { nodes: forest.nodes.len(), targets: forest.targets };
         let rounding = forest.rounding();
         let compact = features == Features::F32 || (forest.is_single_precision() && rounding.is_some());
-        let walk = if !compact {
-            None
-        } else if let Some(narrow) = Compact::new(forest) {
-            Some(Walk::Narrow(narrow))
-        } else {
-            Compact::new(forest).map(Walk::Wide)
-        };
-        let walk = match walk {
+        let walk = if compact { Walk::compact(&mut forest) } else { None };
+        let walk = match walk.or_else(|| General::new(&forest).map(Walk::General)) {
             Some(walk) => walk,
-            None => Walk::General(General::new(forest).ok_or_else(size)?),
+            None => return Err(size),
         };
-        let leaves = Leaves::new(forest).ok_or_else(size)?;
+        let leaves = Leaves::new(&forest).ok_or(size)?;
         Ok(Self {
             operator,
             walk,
-            trees: forest.trees.clone(),
+            trees: forest.trees,
             leaves,
             fold,
             start: vec![fold.start(S::default()); forest.targets],
@@ -125,6 +144,7 @@ impl<S: Score> Ensemble<S> {
 
     pub(crate) fn memory(&self) -> usize {
         let walk = match &self.walk {
+            Walk::Small(bits, walk) => bits.memory() + walk.memory(),
             Walk::Narrow(walk) => walk.memory(),
             Walk::Wide(walk) => walk.memory(),
             Walk::General(walk) => walk.memory(),
@@ -183,7 +203,9 @@ impl<S: Score> Ensemble<S> {
         let mut leaves = [0; LANES];
         for (group, trees) in self.trees.chunks(LANES).enumerate() {
             match &self.walk {
-                Walk::Narrow(walk) => walk.trees(trees, row, &mut leaves),
+                Walk::Small(_, walk) | Walk::Narrow(walk) => {
+                    walk.trees(trees, row, &mut leaves);
+                }
                 Walk::Wide(walk) => walk.trees(trees, row, &mut leaves),
                 Walk::General(walk) => walk.trees(trees, row, &mut leaves),
             }
@@ -196,9 +218,42 @@ impl<S: Score> Ensemble<S> {
 
     fn compact_block(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
         match walk {
+            Walk::Small(bits, walk) => self.bits_block(bits, walk, rows, width, scores),
             Walk::Narrow(walk) => self.block(walk, rows, width, scores),
             Walk::Wide(walk) => self.block(walk, rows, width, scores),
             Walk::General(walk) => self.block(walk, rows, width, scores),
+        }
+    }
+
+    /// Tests all splits for [`LANES`] rows at a time; the last rows, where they are too few for
+    /// that to pay, walk.
+    fn bits_block(&self, bits: &Bits, walk: &Compact<Narrow>, rows: &[f32], width: usize, scores: &mut [S]) {
+        let targets = self.targets;
+        let mut block: SmallVec<[[f32; LANES]; BLOCK_FEATURES]> = smallvec![[0.0; LANES]; bits.width()];
+        let arch = pulp::Arch::new();
+        for (rows, scores) in rows.chunks(LANES * width).zip(scores.chunks_mut(LANES * targets)) {
+            let count = rows.len() / width;
+            if bits.mean_splits() + SPLITS_FOR_A_TREE > SPLITS_FOR_A_ROW * count {
+                self.block(walk, rows, width, scores);
+                return;
+            }
+            for (lane, row) in rows.chunks_exact(width).enumerate() {
+                for (values, value) in block.iter_mut().zip(row) {
+                    if let Some(slot) = values.get_mut(lane) {
+                        *slot = *value;
+                    }
+                }
+            }
+            // Instructions as wide as the processor has.
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    let fold = |tree: usize, leaves: &[u32; LANES]| {
+                        self.leaves.fold_rows(self.fold, tree, leaves, scores, targets);
+                    };
+                    bits.for_each_tree(&block, fold);
+                },
+            );
         }
     }
 
@@ -224,10 +279,8 @@ impl<S: Score> Ensemble<S> {
         for (row, scores) in rest.chunks_exact(width).zip(rest_scores.chunks_exact_mut(targets)) {
             for (group, trees) in self.trees.chunks(LANES).enumerate() {
                 walk.trees(trees, row, &mut leaves);
-                for (lane, leaf) in leaves.iter().take(trees.len()).enumerate() {
-                    let tree = group * LANES + lane;
-                    self.leaves.fold_leaf(self.fold, tree, *leaf as usize, scores);
-                }
+                let leaves = leaves.get(..trees.len()).unwrap_or(&leaves);
+                self.leaves.fold_trees(self.fold, group * LANES, leaves, scores);
             }
         }
     }

@@ -96,8 +96,8 @@ impl General {
         clippy::indexing_slicing,
         reason = "children and features are in range, and children behind their parent: checked when built"
     )]
-    fn walk<X: Copy + Into<f64>>(&self, root: usize, row: &[X]) -> u32 {
-        let mut node = self.nodes[root];
+    fn walk<X: Copy + Into<f64>>(&self, root: u32, row: &[X]) -> u32 {
+        let mut node = self.nodes[root as usize];
         loop {
             let value = || -> f64 { row[node.feature as usize].into() };
             let t = node.threshold;

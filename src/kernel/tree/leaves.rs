@@ -83,7 +83,7 @@ impl<S: Score> Leaves<S> {
     }
 
     /// Folds the leaves at which [`LANES`] rows ended in this tree into the rows of `scores`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fold_rows(
         &self,
         fold: Fold,
@@ -99,6 +99,20 @@ impl<S: Score> Leaves<S> {
             return;
         }
         for (leaf, scores) in leaves.iter().zip(scores.chunks_exact_mut(targets)) {
+            self.fold_leaf(fold, tree, *leaf as usize, scores);
+        }
+    }
+
+    /// Folds the leaves at which one row ended in the trees from `first` on into its scores.
+    #[inline]
+    pub(super) fn fold_trees(&self, fold: Fold, first: usize, leaves: &[u32], scores: &mut [S]) {
+        if let (Self::PerTree { values, .. }, Fold::Sum, [score]) = (self, fold, &mut *scores) {
+            for leaf in leaves {
+                *score = *score + values.get(*leaf as usize).copied().unwrap_or_default();
+            }
+            return;
+        }
+        for (tree, leaf) in (first..).zip(leaves) {
             self.fold_leaf(fold, tree, *leaf as usize, scores);
         }
     }
@@ -190,7 +204,7 @@ impl Fold {
 /// are all empty counts for target 0 with weight 0, which only a sum can bear.
 fn one_target_each(forest: &Forest) -> Option<Vec<u32>> {
     let mut targets = Vec::with_capacity(forest.trees.len());
-    let starts = forest.trees.iter().map(|t| t.root);
+    let starts = forest.trees.iter().map(|t| t.root as usize);
     let ends = starts.clone().skip(1).chain([forest.nodes.len()]);
     for (start, end) in starts.zip(ends) {
         let mut target = None;

@@ -3,6 +3,7 @@
 //! A file's trees go through [`builder`], which checks them, into an [`ensemble`], which lays them
 //! out for speed ([`compact`]) or for generality ([`general`]).
 
+mod bits;
 pub(crate) mod builder;
 mod city_hash;
 mod compact;

@@ -69,7 +69,6 @@ pub(super) fn regressor(attributes: &Attributes) -> Result<TreeOperator, BuildEr
 }
 
 /// How trees are put together.
-#[derive(Clone, Copy)]
 pub(super) struct Aggregate {
     pub(super) fold: Fold,
     pub(super) average: bool,
@@ -101,13 +100,13 @@ fn operator(
     let nodes = Nodes::read(attributes)?;
     let double = nodes.thresholds.double || votes.weights.double || base_values.double;
     let forest = nodes.forest(&votes, targets)?;
-    finish(name, &forest, aggregate, double, base, transform, columns)
+    finish(name, forest, aggregate, double, base, transform, columns)
 }
 
 /// Lays out checked trees for an operator of ONNX, as yet without labels.
 pub(super) fn finish(
     name: &'static str,
-    forest: &Forest,
+    forest: Forest,
     aggregate: Aggregate,
     double: bool,
     base_values: Vec<f64>,
@@ -115,13 +114,15 @@ pub(super) fn finish(
     columns: Columns,
 ) -> Result<TreeOperator, BuildError> {
     let invalid = |error: super::builder::TreeError| BuildError::invalid(error.to_string());
-    let trees = if double {
-        Trees::Double(Ensemble::new(name, forest, aggregate.fold, Features::F64).map_err(invalid)?)
-    } else {
-        Trees::Single(Ensemble::new(name, forest, aggregate.fold, Features::F32).map_err(invalid)?)
-    };
     #[expect(clippy::cast_precision_loss, reason = "there are fewer trees than 2^53")]
     let divisor = if aggregate.average { forest.trees.len().max(1) as f64 } else { 1.0 };
+    let (fold, features) = (aggregate.fold, Features::Any);
+    let trees = if double {
+        Ensemble::new(name, forest, fold, features).map(Trees::Double)
+    } else {
+        Ensemble::new(name, forest, fold, features).map(Trees::Single)
+    };
+    let trees = trees.map_err(invalid)?;
     let finish = Finish { transform, base_values, divisor, columns };
     Ok(TreeOperator { name, trees, finish, labels: None, scores_as_input: false })
 }
@@ -199,10 +200,8 @@ impl Votes {
 }
 
 fn same_length(name: &str, expected: usize, found: usize) -> Result<(), BuildError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(BuildError::invalid(format!("{name}: expected {expected} values, found {found}")))
+    let wrong = || BuildError::invalid(format!("{name}: expected {expected} values, found {found}"));
+    (expected == found).then_some(()).ok_or_else(wrong)
 }
 
 /// The nodes, as the attributes `nodes_*` list them.
@@ -384,9 +383,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// The (target, weight) pairs of each node.
+/// The (target, weight) pairs of each node; in `ends` is where they begin, node by node.
 struct VotesByNode {
-    /// Of each node, where its pairs begin; they end where those of the next begin.
     ends: Vec<usize>,
     pairs: Vec<(u32, f64)>,
 }

@@ -31,7 +31,7 @@ pub(super) fn ensemble(attributes: &Attributes) -> Result<TreeOperator, BuildErr
     let invalid = |error: super::builder::TreeError| BuildError::invalid(error.to_string());
     let forest = nodes.build()?.finish(targets).map_err(invalid)?;
     let name = "TreeEnsemble";
-    let operator = finish(name, &forest, aggregate, nodes.double, Vec::new(), transform, Columns::AsTargets)?;
+    let operator = finish(name, forest, aggregate, nodes.double, Vec::new(), transform, Columns::AsTargets)?;
     Ok(TreeOperator { scores_as_input: true, ..operator })
 }
 

@@ -24,7 +24,8 @@ pub(super) struct DirectModel {
 
 impl DirectModel {
     pub(super) fn new(program: Program, signature: Signature, memory_budget: u64) -> Self {
-        let context = RunContext { max_tensor_bytes: memory_budget };
+        // A program holds all that it makes in one run to four times this.
+        let context = RunContext { max_tensor_bytes: memory_budget / 4 };
         Self { program, signature, context, scratch: ThreadLocal::new() }
     }
 

@@ -5,6 +5,7 @@
 //! [`network`] (tract) for the rest. A model is handed out only after it has been tried.
 
 mod attributes;
+mod bounded;
 mod check;
 mod direct;
 mod external;
@@ -15,6 +16,8 @@ mod network;
 mod operator;
 mod proto;
 mod recognise;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod trial;
 
@@ -33,22 +36,20 @@ use crate::kernel::program::{GraphParts, NodeParts, Program, ProgramError};
 use crate::load::tract::plan::panic_text;
 use crate::load::{LoadError, LoadOptions, Loader, Model, Payload};
 use crate::signature::{Dim, TensorSpec};
+use crate::tensor::ElementType;
 
 /// Up to this many bytes of constants both engines may be tried, one after the other: the graph is
 /// then kept while the first is.
 const SMALL_CONSTANTS: u64 = 16 << 20;
 
 /// Operators that tract has fast code for, and that are in no tabular model.
-const NETWORK_OPERATORS: [&str; 14] = [
+const NETWORK_OPERATORS: [&str; 11] = [
     "Conv",
     "ConvTranspose",
     "ConvInteger",
     "QLinearConv",
     "QLinearMatMul",
     "MatMulInteger",
-    "LSTM",
-    "GRU",
-    "RNN",
     "MaxPool",
     "AveragePool",
     "GlobalAveragePool",
@@ -100,7 +101,7 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     }
     match Program::build(graph.parts.clone()) {
         Ok(program) => {
-            let strict = !may_refuse_values(&graph.parts);
+            let strict = !may_refuse_values(&graph.parts) && !has_counts(&inputs);
             Ok(Arc::new(try_program(program, inputs, &graph.outputs, strict, options)?))
         }
         Err(ProgramError::Unsupported { .. }) => load_network(graph, &inputs, options),
@@ -120,7 +121,7 @@ fn load_network(
         Err(error) => error,
     };
     // What tract cannot do may still be done by kernels alone.
-    let strict = fallback.as_ref().is_some_and(|parts| !may_refuse_values(parts));
+    let strict = fallback.as_ref().is_some_and(|parts| !may_refuse_values(parts)) && !has_counts(inputs);
     if let Some(Ok(program)) = fallback.map(Program::build)
         && let Ok(model) = try_program(program, inputs.to_vec(), &outputs, strict, options)
     {
@@ -208,6 +209,11 @@ fn may_refuse_values(parts: &GraphParts) -> bool {
     parts.nodes.iter().any(|node| {
         CHOOSY.contains(&node.operator.as_str()) || node.attributes.graphs().any(may_refuse_values)
     })
+}
+
+/// True where an input may be a shape, a position or a number of things rather than a feature.
+fn has_counts(inputs: &[TensorSpec]) -> bool {
+    inputs.iter().any(|input| matches!(input.element_type(), ElementType::I32 | ElementType::I64))
 }
 
 fn program_error(error: ProgramError) -> LoadError {

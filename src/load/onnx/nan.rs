@@ -2,12 +2,16 @@
 //! several of them, and others are wrong or missing.
 
 use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::*;
 
 use crate::kernel::program::NodeParts;
+use crate::load::tract::nan::{leaky_relu, relu};
 
 /// Operators of the default domain that tract computes otherwise than the specification, mostly by
 /// losing a NaN, and that have a kernel of ours.
-const KERNEL_FIRST: [&str; 24] = [
+const KERNEL_FIRST: [&str; 29] = [
     "Relu",
     "Clip",
     "Max",
@@ -32,6 +36,11 @@ const KERNEL_FIRST: [&str; 24] = [
     "ArgMin",
     "TopK",
     "Erf",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "Scan",
+    "Einsum",
 ];
 
 /// True where a kernel is to be tried before tract's operator.
@@ -39,7 +48,36 @@ pub(super) fn prefers_kernel(node: &NodeParts) -> bool {
     node.domain == "ai.onnx.ml" || (node.domain.is_empty() && KERNEL_FIRST.contains(&node.operator.as_str()))
 }
 
+/// True for operators that tract alone has, and that lose a NaN.
+pub(super) fn loses_nan(node: &NodeParts) -> bool {
+    node.domain.is_empty() && matches!(node.operator.as_str(), "MaxPool" | "GlobalMaxPool")
+}
+
+/// The operator in a form that tract runs in place, where there is one that keeps NaN.
+pub(super) fn in_place(node: &NodeParts) -> Option<Box<dyn InferenceOp>> {
+    if !node.domain.is_empty() {
+        return None;
+    }
+    match node.operator.as_str() {
+        "Relu" => Some(relu().into_hir()),
+        "LeakyRelu" => Some(leaky_relu(node.attributes.float("alpha").ok()?.unwrap_or(0.01)).into_hir()),
+        _ => None,
+    }
+}
+
+type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
 /// tract's ONNX front end, for the nodes that it builds and for the bodies of loops.
 pub(super) fn front_end() -> Onnx {
-    tract_onnx::onnx()
+    let mut front_end = tract_onnx::onnx();
+    let replaced: [(&'static str, Builder); 2] = [
+        ("Relu", |_, _| Ok((relu().into_hir(), vec![]))),
+        ("LeakyRelu", |_, node| {
+            Ok((leaky_relu(node.get_attr_opt("alpha")?.unwrap_or(0.01)).into_hir(), vec![]))
+        }),
+    ];
+    for (name, builder) in replaced {
+        front_end.op_register.insert(name, builder);
+    }
+    front_end
 }

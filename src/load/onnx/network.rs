@@ -8,16 +8,17 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 
+use super::bounded::Bounded;
 use super::graph::Graph;
 use super::nan;
 use super::operator::KernelOp;
 use super::translate::to_message;
 use crate::kernel::program::{GraphParts, NodeParts};
-use crate::kernel::{self, BuildError, Node};
+use crate::kernel::{self, BuildError, Kernel, Node, RunContext};
 use crate::load::tract::convert::{datum_type, strings_to_engine, to_engine};
 use crate::load::tract::plan::guarded;
 use crate::load::tract::{Blueprint, Extent, Output, TractModel};
-use crate::load::{LoadError, LoadOptions};
+use crate::load::{LoadError, LoadOptions, RunError};
 use crate::signature::{Labels, TensorSpec};
 use crate::tensor::{ElementType, Tensor as Ours};
 
@@ -46,6 +47,12 @@ impl Network {
         inputs: &[TensorSpec],
         options: &LoadOptions,
     ) -> Result<(Self, HashMap<String, Labels>), LoadError> {
+        if parts.nodes.len() > MAX_NODES {
+            return Err(super::check::malformed(format!(
+                "{} nodes, a graph that needs tract may have {MAX_NODES}",
+                parts.nodes.len()
+            )));
+        }
         let template = InferenceModel::default();
         let mut wiring = Wiring {
             model: template.clone(),
@@ -105,6 +112,10 @@ struct Wiring {
     budget: u64,
 }
 
+/// The largest tensor that is computed before there is a graph.
+const MAX_AHEAD: u64 = 16 << 20;
+/// The most nodes of a graph for tract: what it does with one takes more than linear time.
+const MAX_NODES: usize = 6_000;
 /// Up to this many elements a constant is kept for the kernels beside tract's copy.
 const KEPT_ELEMENTS: usize = 4096;
 
@@ -127,6 +138,9 @@ impl Wiring {
     }
 
     fn node(&mut self, node: &NodeParts, context: &ParsingContext<'_>) -> Result<(), LoadError> {
+        if self.computed_ahead(node)? {
+            return Ok(());
+        }
         let (operator, captures) = self.operator(node, context)?;
         let facts = node.outputs.iter().filter(|o| !o.is_empty()).map(|_| InferenceFact::default()).collect();
         let named = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|n| !n.is_empty());
@@ -146,6 +160,40 @@ impl Wiring {
         Ok(())
     }
 
+    /// Computes a node that has nothing but constants to work on, within bounds, before tract does
+    /// so without them. False where it is not such a node, or has no kernel.
+    fn computed_ahead(&mut self, node: &NodeParts) -> Result<bool, LoadError> {
+        if node.attributes.graphs().next().is_some() {
+            return Ok(false);
+        }
+        let inputs: Option<Vec<Option<Option<&Ours>>>> =
+            node.inputs
+                .iter()
+                .map(|name| {
+                    if name.is_empty() { Some(None) } else { Some(Some(Some(&**self.constants.get(name)?))) }
+                })
+                .collect();
+        let Some(inputs) = inputs else { return Ok(false) };
+        let Ok(kernel) = kernel_of(node, &inputs) else { return Ok(false) };
+        let views: Vec<_> = inputs.iter().map(|i| i.flatten().map(Ours::view)).collect();
+        let mut outputs = vec![Ours::default(); node.outputs.len()];
+        match kernel.run(&views, &mut outputs, &RunContext { max_tensor_bytes: MAX_AHEAD }) {
+            Ok(()) => {}
+            Err(RunError::OverBudget { needed }) if needed > self.budget => {
+                return Err(LoadError::OverBudget {
+                    what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                    needed,
+                    budget: self.budget,
+                });
+            }
+            // It may be in a branch that is never taken: it fails when it runs.
+            Err(_) => return Ok(false),
+        }
+        let named = node.outputs.iter().cloned().zip(outputs.into_iter().map(Arc::new));
+        self.constants(named.filter(|(name, _)| !name.is_empty()).collect())?;
+        Ok(true)
+    }
+
     /// What computes a node: tract, or a kernel where tract cannot or is wrong.
     fn operator(
         &mut self,
@@ -156,26 +204,27 @@ impl Wiring {
             "" | "com.microsoft" => context.framework.op_register.0.get(&node.operator),
             _ => None,
         };
+        let budget = self.budget;
+        let of_tract = |builder: &Builder| {
+            let (operator, captures) = builder(context, &to_message(node)?)
+                .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator())))?;
+            let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
+            Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
+        };
+        if let Some(operator) = nan::in_place(node) {
+            return Ok((operator, Vec::new()));
+        }
         if let Some(builder) = builder
             && !nan::prefers_kernel(node)
         {
-            return builder(context, &to_message(node)?)
-                .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator())));
+            return of_tract(builder);
         }
         let inputs: Vec<Option<Option<&Ours>>> = node
             .inputs
             .iter()
             .map(|name| (!name.is_empty()).then(|| self.constants.get(name).map(Arc::as_ref)))
             .collect();
-        let built = kernel::build(&Node {
-            operator: &node.operator,
-            domain: &node.domain,
-            version: node.version,
-            attributes: &node.attributes,
-            inputs: &inputs,
-            outputs: node.outputs.len(),
-        });
-        match (built, builder) {
+        match (kernel_of(node, &inputs), builder) {
             (Ok(kernel), _) => {
                 for (index, output) in node.outputs.iter().enumerate() {
                     if let Some(labels) = kernel.labels(index) {
@@ -185,11 +234,10 @@ impl Wiring {
                 let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
                 let name = name.map_or("", String::as_str);
                 let scope = &self.model.symbols;
-                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget, scope);
+                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget / 4, scope);
                 Ok((expand(op), Vec::new()))
             }
-            (Err(BuildError::Unsupported), Some(builder)) => builder(context, &to_message(node)?)
-                .map_err(|e| LoadError::Engine(format!("{}: {e:#}", node.full_operator()))),
+            (Err(BuildError::Unsupported), Some(builder)) => of_tract(builder),
             (Err(BuildError::Unsupported), None) => Err(LoadError::UnsupportedOperator {
                 operator: node.full_operator(),
                 node: node.name.clone(),
@@ -207,6 +255,19 @@ impl Wiring {
         let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
         self.outlets.get(name).copied().ok_or_else(unknown)
     }
+}
+
+type Builder = fn(&ParsingContext<'_>, &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+fn kernel_of(node: &NodeParts, inputs: &[Option<Option<&Ours>>]) -> Result<Box<dyn Kernel>, BuildError> {
+    kernel::build(&Node {
+        operator: &node.operator,
+        domain: &node.domain,
+        version: node.version,
+        attributes: &node.attributes,
+        inputs,
+        outputs: node.outputs.len(),
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -8,7 +8,7 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 use crate::kernel::{Fact, FactDim, Kernel, RunContext};
-use crate::load::tract::convert::{EngineTensor, datum_type, element_type, from_engine_tensor, to_engine};
+use crate::load::tract::convert::{datum_type, element_type, from_engine_tensor, to_engine, view};
 use crate::tensor::Tensor as Ours;
 
 /// A kernel in a tract graph.
@@ -112,15 +112,24 @@ impl EvalOp for KernelOp {
     op_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut owned: SmallVec<[Ours; 4]> = SmallVec::new();
+        // What tract holds in a type of its own is converted, all else is read where it lies.
+        let mut converted: SmallVec<[Option<Ours>; 4]> = SmallVec::new();
         for value in &inputs {
-            let mut tensor = Ours::default();
-            from_engine_tensor(value, &mut tensor)?;
-            owned.push(tensor);
+            converted.push(match view(value) {
+                Some(_) => None,
+                None => {
+                    let mut tensor = Ours::default();
+                    from_engine_tensor(value, &mut tensor)?;
+                    Some(tensor)
+                }
+            });
         }
-        let mut given = owned.iter();
+        let mut given = inputs.iter().zip(&converted).map(|(value, converted)| match converted {
+            Some(tensor) => Some(tensor.view()),
+            None => view(value),
+        });
         let arguments: SmallVec<[_; 4]> =
-            self.present.iter().map(|p| p.then(|| given.next()).flatten().map(Ours::view)).collect();
+            self.present.iter().map(|present| if *present { given.next().flatten() } else { None }).collect();
         let mut outputs: SmallVec<[Ours; 2]> = smallvec![Ours::default(); self.outputs];
         let context = RunContext { max_tensor_bytes: self.max_tensor_bytes };
         self.kernel.run(&arguments, &mut outputs, &context)?;
@@ -182,9 +191,4 @@ impl Expansion for KernelOp {
         }
         model.wire_node(prefix, self.clone(), &wired)
     }
-}
-
-/// The bytes of an engine tensor's elements, strings counted as their handles.
-pub(super) fn engine_bytes(tensor: &EngineTensor) -> u64 {
-    (tensor.len() as u64).saturating_mul(tensor.datum_type().size_of() as u64)
 }

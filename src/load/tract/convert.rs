@@ -75,6 +75,23 @@ pub(in crate::load) fn strings_to_engine(
         .map_err(|e| RunError::Engine(e.to_string().into()))
 }
 
+/// The same elements without a copy, or `None` where they are of a type that has to be converted.
+pub(in crate::load) fn view(value: &EngineTensor) -> Option<TensorView<'_>> {
+    let plain = value.as_plain_ram()?;
+    macro_rules! view {
+        ($($datum:ident $type:ty),*) => {
+            match value.datum_type() {
+                $(DatumType::$datum => {
+                    TensorView::new(value.shape(), plain.as_slice::<$type>().ok()?).ok()
+                })*
+                _ => None,
+            }
+        };
+    }
+    view!(F32 f32, F64 f64, I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64, Bool bool,
+        String String)
+}
+
 /// Copies what tract computed into a tensor of ours, whose memory is used again.
 pub(in crate::load) fn from_engine(value: &TValue, out: &mut Tensor) -> Result<(), RunError> {
     from_engine_tensor(value, out)

@@ -16,6 +16,7 @@
 
 pub(super) mod convert;
 pub(super) mod model;
+pub(super) mod nan;
 pub(super) mod plan;
 pub(super) mod trial;
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::api::{DatumType, SymbolScope, SymbolValues, TDim, TValue, TVec, ToDim, TypedModel};
 use super::convert::{element_type, from_engine, to_engine};
-use super::plan::{Plan, widest_step};
+use super::plan::{Plan, peak_bytes};
 use super::trial::{self, Trial};
 use crate::load::{LoadError, Model, RunError, copy_scores};
 use crate::signature::{Labels, Signature, TensorSpec};
@@ -291,9 +291,9 @@ impl Trials<'_> {
                 let size = if symbol.to_string() == "N" { batch } else { 64 };
                 symbols.set(&symbol, size);
             }
-            plan.widest_step(&symbols)
+            plan.peak_bytes(&symbols)
         };
-        let (small, large) = (step(1).unwrap_or(0), step(1025).unwrap_or(0));
+        let (small, large) = (step(1), step(1025));
         let step_per_row = large.saturating_sub(small) / 1024;
         Some(Symbolic { step_base: small.saturating_sub(step_per_row), step_per_row, plan })
     }
@@ -303,10 +303,9 @@ fn concrete_plan(blueprint: &dyn Blueprint, shapes: &[Shape], budget: u64) -> Re
     let extents: Vec<Vec<Extent>> =
         shapes.iter().map(|s| s.dims().iter().map(|d| Extent::Fixed(*d)).collect()).collect();
     let typed = blueprint.typed(&extents)?;
-    if let Some(needed) = widest_step(&typed, &SymbolValues::default())
-        && needed > budget
-    {
-        return Err(LoadError::OverBudget { what: "one operator".to_owned(), needed, budget });
+    let needed = peak_bytes(&typed, &SymbolValues::default());
+    if needed > budget {
+        return Err(LoadError::OverBudget { what: "one run".to_owned(), needed, budget });
     }
     Plan::new(typed)
 }

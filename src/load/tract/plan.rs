@@ -65,10 +65,9 @@ impl Plan {
         self.const_bytes
     }
 
-    /// The most bytes that one operator of the plan takes for its inputs and outputs, with these
-    /// symbol values; `None` where a size is not known before the run.
-    pub(in crate::load) fn widest_step(&self, symbols: &SymbolValues) -> Option<u64> {
-        widest_step(self.plan.model(), symbols)
+    /// The most bytes that a run holds at once, with these symbol values.
+    pub(in crate::load) fn peak_bytes(&self, symbols: &SymbolValues) -> u64 {
+        peak_bytes(self.plan.model(), symbols)
     }
 
     /// The model that is run.
@@ -95,23 +94,44 @@ pub(in crate::load) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String 
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// The most bytes that one operator takes for its inputs and outputs together.
-pub(in crate::load) fn widest_step(model: &TypedModel, symbols: &SymbolValues) -> Option<u64> {
+/// The most bytes that a run holds at once: at each step, the outputs of this operator and those
+/// before it that are yet to be read. A size that is not known before the run counts as nothing.
+pub(in crate::load) fn peak_bytes(model: &TypedModel, symbols: &SymbolValues) -> u64 {
     let bytes = |fact: &super::api::TypedFact| {
         let each = fact.datum_type.size_of() as u64;
-        fact.shape.iter().try_fold(each, |bytes, dim| {
+        let size = fact.shape.iter().try_fold(each, |bytes, dim| {
             let size = u64::try_from(dim.eval_to_i64(symbols).ok()?).ok()?;
             Some(bytes.saturating_mul(size))
-        })
+        });
+        size.unwrap_or(0)
     };
-    let mut widest = 0_u64;
-    for node in model.nodes() {
-        let inputs = node.inputs.iter().filter_map(|inlet| model.outlet_fact(*inlet).ok());
-        let outputs = node.outputs.iter().map(|outlet| &outlet.fact);
-        let step = inputs.chain(outputs).try_fold(0_u64, |sum, f| Some(sum.saturating_add(bytes(f)?)))?;
-        widest = widest.max(step);
+    let Ok(order) = model.eval_order() else { return u64::MAX };
+    let nodes = model.nodes();
+    let mut last_read = vec![0; nodes.len()];
+    for (at, node) in order.iter().filter_map(|id| nodes.get(*id)).enumerate() {
+        for input in &node.inputs {
+            last_read.get_mut(input.node).into_iter().for_each(|last| *last = at);
+        }
     }
-    Some(widest)
+    for output in &model.outputs {
+        last_read.get_mut(output.node).into_iter().for_each(|last| *last = usize::MAX);
+    }
+    let (mut held, mut peak) = (0_u64, 0_u64);
+    let mut made = vec![0_u64; nodes.len()];
+    for (at, id) in order.iter().copied().enumerate() {
+        let Some(node) = nodes.get(id) else { continue };
+        let outputs = node.outputs.iter().fold(0_u64, |sum, o| sum.saturating_add(bytes(&o.fact)));
+        made.get_mut(id).into_iter().for_each(|m| *m = outputs);
+        held = held.saturating_add(outputs);
+        peak = peak.max(held);
+        for input in node.inputs.iter().map(|i| i.node).chain([id]) {
+            if last_read.get(input).is_some_and(|last| *last <= at) {
+                // What is read twice by one operator is let go of once.
+                held = held.saturating_sub(made.get_mut(input).map(std::mem::take).unwrap_or(0));
+            }
+        }
+    }
+    peak
 }
 
 fn constant_bytes(model: &TypedModel) -> usize {

@@ -61,7 +61,7 @@ fn read(document: &Value) -> Result<Parts, Wrong> {
     let forest = builder.finish(targets).map_err(|error| Wrong::new(error.to_string()))?;
     let labels = labels(&root)?;
     let link = link(&root, targets, labels.is_some())?;
-    let scorer = Scorer::Double(Scorer::double("CatBoost", &forest).map_err(Wrong)?);
+    let scorer = Scorer::Double(Scorer::double("CatBoost", forest).map_err(Wrong)?);
     Ok(Parts { library: "CatBoost", features: features.width, scorer, scale, bias, link, labels })
 }
 

@@ -76,6 +76,7 @@ impl<'a> Field<'a> {
     /// The member of this name.
     pub(super) fn get(&'a self, name: &'a str) -> Result<Field<'a>, Wrong> {
         self.find(name).ok_or_else(|| match self.value {
+            Value::Object(_) if self.parent.is_none() => Wrong::new(format!("no field `{name}`")),
             Value::Object(_) => Wrong::new(format!("no field `{self}.{name}`")),
             _ => self.expected("an object"),
         })

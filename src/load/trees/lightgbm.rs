@@ -70,7 +70,7 @@ fn read(text: &str) -> Result<Parts, Wrong> {
         builder.number_leaves();
     }
     let forest = builder.finish(targets).map_err(|error| Wrong::new(error.to_string()))?;
-    let ensemble = Scorer::double("LightGBM", &forest).map_err(Wrong)?;
+    let ensemble = Scorer::double("LightGBM", forest).map_err(Wrong)?;
     #[expect(clippy::cast_precision_loss, reason = "there are fewer trees than 2^53")]
     let scale = if average { 1.0 / (trees / targets).max(1) as f64 } else { 1.0 };
     let scorer = if any_linear { Scorer::LinearLeaves(ensemble, linear) } else { Scorer::Double(ensemble) };

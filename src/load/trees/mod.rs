@@ -38,3 +38,6 @@ fn starts_with_object_of(payload: &Payload, names: &[&str]) -> bool {
         .iter()
         .any(|name| text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"')))
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,12 +111,12 @@ pub(super) struct LinearLeaf {
 
 impl Scorer {
     /// Trees whose sums begin at `start`, one for each target.
-    pub(super) fn single(library: &'static str, forest: &Forest, start: Vec<f32>) -> Result<Self, String> {
+    pub(super) fn single(library: &'static str, forest: Forest, start: Vec<f32>) -> Result<Self, String> {
         let ensemble = Ensemble::new(library, forest, Fold::Sum, Features::F32).map_err(|e| e.to_string())?;
         Ok(Self::Single(ensemble.starting_at(start)))
     }
 
-    pub(super) fn double(library: &'static str, forest: &Forest) -> Result<Ensemble<f64>, String> {
+    pub(super) fn double(library: &'static str, forest: Forest) -> Result<Ensemble<f64>, String> {
         Ensemble::new(library, forest, Fold::Sum, Features::F32).map_err(|e| e.to_string())
     }
 

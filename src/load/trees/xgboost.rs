@@ -24,7 +24,7 @@ impl Loader for XgboostJson {
     }
 
     fn recognises(&self, payload: &Payload) -> bool {
-        starts_with_object_of(payload, &["learner", "version", "Config"])
+        starts_with_object_of(payload, &["learner", "version"])
     }
 
     fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
@@ -142,7 +142,7 @@ fn trees(
         xgboost_tree::read(&tree, at, layout, group, factor, &mut builder)?;
     }
     let forest = builder.finish(layout.targets).map_err(|error| Wrong::new(error.to_string()))?;
-    Scorer::single("XGBoost", &forest, start).map_err(Wrong)
+    Scorer::single("XGBoost", forest, start).map_err(Wrong)
 }
 
 /// `XGBoost` computes in `f32`.

@@ -13,7 +13,11 @@ pub(super) struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
 impl LastError {
     fn set(&self, code: RDKafkaErrorCode, reason: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down says less than why the last of them is.
+        if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
+            *last = Some((code, reason.to_owned()));
+        }
     }
 
     /// The words that came with this code, if it was the newest.

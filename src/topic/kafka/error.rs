@@ -80,5 +80,7 @@ const fn is_transient(code: Code) -> bool {
             | Code::OffsetNotAvailable
             | Code::ThrottlingQuotaExceeded
             | Code::Retry
+            // A response too large for the client ends the connection, and with it other requests.
+            | Code::BadMessage
     )
 }

@@ -20,6 +20,10 @@ use crate::topic::{Oversized, TopicEvent};
 const RETRY: Duration = Duration::from_millis(250);
 /// How long brokers may be silent before it is called an outage, where no connection has failed.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long a partition is given to deliver something, where responses were too large.
+const PROBE: Duration = Duration::from_secs(3);
+/// How often a partition that is stuck at a record that is too large is tried again.
+const RETRY_BLOCKED: Duration = Duration::from_mins(5);
 /// The longest single wait for metadata.
 const METADATA: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,11 @@ pub(super) struct Reader {
     next_check: Option<Instant>,
     check_interval: Option<Duration>,
     receive_limit: u64,
+    /// The partition that is being read alone to see whether it is the one whose record is too
+    /// large, and since when it has delivered nothing.
+    probe: Option<(i32, Instant)>,
+    /// The size of the newest response that was too large.
+    response_bytes: Option<u64>,
 }
 
 /// How far a partition has been read.
@@ -47,8 +56,14 @@ struct Progress {
     /// The offset after the last record.
     next: i64,
     at_end: bool,
-    /// Stuck at a record that is too large, which has been told.
-    blocked: bool,
+    /// Since when it is stuck at a record that is too large, which has been told.
+    blocked: Option<Instant>,
+}
+
+impl Progress {
+    const fn is_unread(&self) -> bool {
+        !self.at_end && self.blocked.is_none()
+    }
 }
 
 /// What keeps the topic from being read.
@@ -75,6 +90,8 @@ impl Reader {
             next_check: Some(Instant::now()),
             check_interval: config.metadata_interval(),
             receive_limit: config.receive_limit(),
+            probe: None,
+            response_bytes: None,
         })
     }
 
@@ -89,6 +106,9 @@ impl Reader {
                 let Position { partition, offset } = record.position;
                 self.fetched();
                 let progress = self.partitions.entry(partition).or_default();
+                if let Some((_, since)) = self.probe.as_mut().filter(|(probed, _)| *probed == partition) {
+                    *since = Instant::now();
+                }
                 if offset < progress.next {
                     // The log begins anew, and librdkafka followed: another topic of the same name.
                     self.lost = true;
@@ -100,8 +120,12 @@ impl Reader {
             }
             Err(KafkaError::PartitionEOF(partition)) => {
                 self.fetched();
-                self.partitions.entry(partition).or_default().at_end = true;
+                let progress = self.partitions.entry(partition).or_default();
+                (progress.at_end, progress.blocked) = (true, None);
                 self.tell_caught_up();
+                if self.probe.is_some_and(|(probed, _)| probed == partition) {
+                    self.probe_next();
+                }
             }
             Err(error) => {
                 if let Some(code) = error.rdkafka_error_code() {
@@ -125,38 +149,77 @@ impl Reader {
         self.check_now();
     }
 
-    /// A response is larger than the client takes, and it asks for the same again and again.
+    /// A response is larger than the client takes. It asks for the same again and again, gets
+    /// nothing of any other partition meanwhile, and does not say which one it is about: so each that
+    /// has something to read is read alone.
     fn too_large(&mut self, reason: Option<&str>) {
-        let limit = self.receive_limit;
-        let Some((partition, offset)) = self.stuck_partition() else { return };
-        let progress = self.partitions.entry(partition).or_default();
-        if std::mem::replace(&mut progress.blocked, true) {
+        self.response_bytes = reason.and_then(response_size).or(self.response_bytes);
+        if self.probe.is_some() {
             return;
         }
-        self.pending.push_back(TopicEvent::Oversized(Oversized {
-            position: Position { partition, offset },
-            key: None,
-            bytes: reason.and_then(response_size),
-            limit,
-            blocks_partition: true,
-        }));
-        self.tell_caught_up();
+        if !self.partitions.values().any(Progress::is_unread) {
+            // It came after all had been read.
+            for (id, progress) in &mut self.partitions {
+                let watermarks = self.consumer.fetch_watermarks(&self.topic, *id, METADATA);
+                progress.at_end = !watermarks.is_ok_and(|(_, high)| high > progress.next);
+            }
+        }
+        let unread = self.partitions.iter().filter(|(_, p)| p.is_unread());
+        let unread: Vec<i32> = unread.map(|(id, _)| *id).collect();
+        self.set_paused(&unread, true);
+        self.probe_next();
     }
 
-    /// The partition, and the offset in it, whose next record cannot be received.
-    fn stuck_partition(&self) -> Option<(i32, i64)> {
-        let behind = |partition: i32, next: i64| {
-            let watermarks = self.consumer.fetch_watermarks(&self.topic, partition, METADATA);
-            watermarks.is_ok_and(|(_, high)| high > next)
-        };
-        let unread = self.partitions.iter().find(|(_, p)| !p.at_end && !p.blocked);
-        let unread =
-            unread.or_else(|| self.partitions.iter().find(|(id, p)| !p.blocked && behind(**id, p.next)));
-        unread.map(|(id, p)| (*id, p.next))
+    fn probe_next(&mut self) {
+        let next = self.partitions.iter().find(|(_, p)| p.is_unread()).map(|(id, _)| *id);
+        self.probe = next.map(|id| (id, Instant::now()));
+        self.set_paused(next.as_slice(), false);
+    }
+
+    /// Gives up on a partition that has delivered nothing although it was read alone.
+    fn end_probe(&mut self, partition: i32) {
+        let progress = self.partitions.entry(partition).or_default();
+        let told = progress.blocked.replace(Instant::now()).is_some();
+        let position = Position { partition, offset: progress.next };
+        self.set_paused(&[partition], true);
+        if !told {
+            self.pending.push_back(TopicEvent::Oversized(Oversized {
+                position,
+                key: None,
+                bytes: self.response_bytes,
+                limit: self.receive_limit,
+                blocks_partition: true,
+            }));
+            self.tell_caught_up();
+        }
+        self.probe_next();
+    }
+
+    /// Tries a partition again that was given up on some time ago: compaction may have helped.
+    fn retry_blocked(&mut self) {
+        let due = |p: &Progress| p.blocked.is_some_and(|since| since.elapsed() >= RETRY_BLOCKED);
+        if self.probe.is_none()
+            && let Some((id, _)) = self.partitions.iter().find(|(_, p)| due(p))
+        {
+            let id = *id;
+            self.probe = Some((id, Instant::now()));
+            self.set_paused(&[id], false);
+        }
+    }
+
+    fn set_paused(&self, partitions: &[i32], paused: bool) {
+        let mut list = TopicPartitionList::new();
+        for id in partitions {
+            list.add_partition(&self.topic, *id);
+        }
+        let result = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = result {
+            tracing::debug!(topic = self.topic, %error, paused, "pause or resume");
+        }
     }
 
     fn tell_caught_up(&mut self) {
-        if !self.caught_up && self.partitions.values().all(|p| p.at_end || p.blocked) {
+        if !self.caught_up && !self.partitions.values().any(Progress::is_unread) {
             self.caught_up = true;
             self.pending.push_back(TopicEvent::CaughtUp);
         }
@@ -205,7 +268,10 @@ impl Reader {
                     Ok(()) if self.trouble.as_ref().is_some_and(|t| t.fetching) => {
                         self.next_check = now.checked_add(RETRY);
                     }
-                    Ok(()) => self.tell_available(),
+                    Ok(()) => {
+                        self.tell_available();
+                        self.retry_blocked();
+                    }
                     Err(failure) => self.tell(error::of(&failure, &self.topic), false),
                 }
             }
@@ -214,7 +280,11 @@ impl Reader {
                 self.next_check = now.checked_add(RETRY);
                 let silent_since = *self.silent_since.get_or_insert(now);
                 let explained = self.consumer.context().last_error.take();
-                let certain = explained.is_some() || now.duration_since(silent_since) >= SILENCE;
+                // That is about a fetch, and told in another way.
+                let explained = explained.filter(|(code, _)| *code != Code::BadMessage);
+                // A response that is too large ends the connection, and is no outage.
+                let certain = (explained.is_some() && self.probe.is_none())
+                    || now.duration_since(silent_since) >= SILENCE;
                 let error = match (failure, explained) {
                     // Why there is no answer is known to whoever tried to connect.
                     (TopicError::Unavailable { .. }, Some((code, reason))) => {
@@ -264,6 +334,7 @@ impl Reader {
     fn assign(&mut self, partitions: &[i32]) -> KafkaResult<()> {
         if partitions.len() < self.partitions.len() || self.lost {
             self.partitions.clear();
+            self.probe = None;
             self.lost = false;
             self.pending.push_back(TopicEvent::Restarted);
         }
@@ -302,11 +373,22 @@ impl TopicReader for Reader {
                 return event;
             }
             let left = timeout.saturating_sub(start.elapsed());
+            let mut wait = left;
+            if let Some((partition, since)) = self.probe {
+                // An outage says nothing of it; that connections end is what is to be expected.
+                if self.trouble.is_some() {
+                    self.probe = Some((partition, Instant::now()));
+                } else if since.elapsed() >= PROBE {
+                    self.end_probe(partition);
+                    continue;
+                }
+                wait = wait.min(PROBE.saturating_sub(since.elapsed()));
+            }
             let until_check = self.next_check.map(|at| at.saturating_duration_since(Instant::now()));
             if until_check == Some(Duration::ZERO) {
                 self.check(left);
             } else {
-                self.poll(until_check.map_or(left, |check| check.min(left)));
+                self.poll(until_check.map_or(wait, |check| check.min(wait)));
             }
             if self.pending.is_empty() && start.elapsed() >= timeout {
                 return TopicEvent::Idle;

@@ -42,7 +42,7 @@ enum Machine {
 #[derive(Debug)]
 struct Pairs {
     vectors: SupportVectors,
-    pairs: Vec<Pair>,
+    decisions: Vec<Pair>,
     /// `[classes - 1, vectors]`: the weights of each vector against each other class.
     coefficients: Vec<f32>,
     classes: usize,
@@ -105,7 +105,7 @@ impl SvmClassifier {
     /// How many scores a row has.
     fn width(&self) -> usize {
         match &self.machine {
-            Machine::Vectors(pairs) if !pairs.probabilities => pairs.pairs.len().max(2),
+            Machine::Vectors(pairs) if !pairs.probabilities => pairs.decisions.len().max(2),
             _ => label_count(&self.labels),
         }
     }
@@ -225,13 +225,13 @@ impl Pairs {
             }
         }
         let coefficients = coefficients.to_vec();
-        Ok(Self { vectors, pairs, coefficients, classes, probabilities: !prob_a.is_empty() })
+        Ok(Self { vectors, decisions: pairs, coefficients, classes, probabilities: !prob_a.is_empty() })
     }
 
     /// From the kernels of a row to its decisions and votes.
     fn decide(&self, scratch: &mut Scratch) {
         scratch.votes.fill(0);
-        for (pair, decision) in self.pairs.iter().zip(&mut scratch.decisions) {
+        for (pair, decision) in self.decisions.iter().zip(&mut scratch.decisions) {
             let part = |row: usize, vectors: &std::ops::Range<usize>| {
                 let weights = self.coefficients.get(row + vectors.start..row + vectors.end).unwrap_or(&[]);
                 let kernels = scratch.kernels.get(vectors.clone()).unwrap_or(&[]);
@@ -260,14 +260,14 @@ impl Scratch {
     fn new(pairs: &Pairs) -> Self {
         Self {
             kernels: vec![0.0; pairs.vectors.count()],
-            decisions: vec![0.0; pairs.pairs.len()],
+            decisions: vec![0.0; pairs.decisions.len()],
             votes: vec![0; pairs.classes],
             coupling: if pairs.probabilities { Coupling::new(pairs.classes) } else { Coupling::default() },
         }
     }
 
     fn couple(&mut self, pairs: &Pairs, scores: &mut [f32]) {
-        for (pair, decision) in pairs.pairs.iter().zip(&self.decisions) {
+        for (pair, decision) in pairs.decisions.iter().zip(&self.decisions) {
             // The decisions are f32 where the model was made, and the sigmoid is steep.
             let exponent = f64::from(decision.to_f32()) * pair.prob_a + pair.prob_b;
             self.coupling.set(pair.first, pair.second, 1.0 / (1.0 + exponent.exp()));
@@ -323,7 +323,7 @@ impl Kernel for SvmClassifier {
             Machine::Vectors(pairs) => {
                 pairs.vectors.memory()
                     + size_of_val(pairs.coefficients.as_slice())
-                    + size_of_val(pairs.pairs.as_slice())
+                    + size_of_val(pairs.decisions.as_slice())
             }
         }
     }

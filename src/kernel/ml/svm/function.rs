@@ -1,7 +1,10 @@
 //! The kernel functions, and the support vectors that they compare a row with.
 
+use pulp::{Arch, Simd, WithSimd};
+
 use crate::kernel::ml::affine::{dot, squared_distance};
 use crate::kernel::ml::common::{Number, check_length};
+use crate::kernel::standard::vector::exp_in_place;
 use crate::kernel::{Attributes, BuildError};
 
 /// A kernel function with its parameters.
@@ -66,20 +69,19 @@ impl SupportVectors {
 
     /// The kernel of this row with each vector.
     pub(super) fn compare(&self, row: &[f32], out: &mut [f32]) {
-        let pairs = out.iter_mut().zip(self.vectors.chunks_exact(self.features));
-        if let Function::Rbf { gamma } = self.function {
-            pairs.for_each(|(out, vector)| *out = -gamma * squared_distance(row, vector));
-            out.iter_mut().for_each(|x| *x = x.exp());
-        } else {
-            pairs.for_each(|(out, vector)| *out = dot(row, vector));
-            match self.function {
-                Function::Poly { gamma, coef0, degree } => {
-                    out.iter_mut().for_each(|x| *x = power(gamma.mul_add(*x, coef0), degree));
+        Arch::new().dispatch(Compare { vectors: self, row, out });
+        match self.function {
+            Function::Linear => {}
+            Function::Rbf { .. } => exp_in_place(out),
+            Function::Poly { gamma, coef0, degree } => {
+                for x in out {
+                    *x = power(gamma * *x + coef0, degree);
                 }
-                Function::Sigmoid { gamma, coef0 } => {
-                    out.iter_mut().for_each(|x| *x = gamma.mul_add(*x, coef0).tanh());
+            }
+            Function::Sigmoid { gamma, coef0 } => {
+                for x in out {
+                    *x = (gamma * *x + coef0).tanh();
                 }
-                Function::Linear | Function::Rbf { .. } => {}
             }
         }
     }
@@ -102,6 +104,32 @@ impl SupportVectors {
                 }
             };
             *out = value.to_f32();
+        }
+    }
+}
+
+/// The products of a row with each vector, or for RBF what the exponential is taken of.
+struct Compare<'a> {
+    vectors: &'a SupportVectors,
+    row: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Compare<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let vectors = self.vectors.vectors.chunks_exact(self.vectors.features);
+        if let Function::Rbf { gamma } = self.vectors.function {
+            for (out, vector) in self.out.iter_mut().zip(vectors) {
+                *out = -gamma * squared_distance(self.row, vector);
+            }
+        } else {
+            for (out, vector) in self.out.iter_mut().zip(vectors) {
+                *out = dot(self.row, vector);
+            }
         }
     }
 }

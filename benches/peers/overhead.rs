@@ -1,0 +1,121 @@
+//! What the scorer costs beside the engine, and what a second thread brings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use modelswap::load::Model;
+use modelswap::{Scorer, TensorView};
+
+use crate::engines::{BareTract, Ours};
+use crate::support::{Served, Work};
+use crate::table;
+use crate::turns::{Contender, Figure, Turns, quantile};
+
+/// The MLP at batch 1: the live scorer, its engine without the scorer, and bare tract.
+pub(crate) fn overhead(turns: Turns) -> Vec<Figure> {
+    println!("\n{}", table::heading("bare engine"));
+    let work = Work::read("mlp");
+    let bare_tract = |prepared| Box::new(BareTract::new(&work, 1, prepared).expect("an MLP"));
+    let mut contenders: Vec<Box<dyn Contender>> = vec![
+        Box::new(Ours::new(&work, 1)),
+        Box::new(BareEngine { model: work.load(), work: &work, rows: work.batches(1), out: [0.0] }),
+        bare_tract(false),
+        bare_tract(true),
+    ];
+    // A call is hardly longer than a look at the clock.
+    let figures = turns.calls(64).run("scorer's overhead, mlp", 1, &mut contenders);
+    table::print(&figures, "bare engine", None);
+    if let [ours, engine, tract, prepared] = &figures[..] {
+        let percent = |base: &Figure| format!("{:+.1} %", 100.0 * (ours.p50_ns / base.p50_ns - 1.0));
+        table::line("overhead over the bare engine", percent(engine), "1 %");
+        table::line("overhead over a bare reused tract state", percent(tract), "1 %");
+        table::line("the same, its input made beforehand", percent(prepared), "1 %");
+    }
+    figures
+}
+
+/// The engine of this crate without the scorer around it.
+struct BareEngine<'a> {
+    model: Arc<dyn Model>,
+    work: &'a Work,
+    rows: Vec<&'a [f32]>,
+    out: [f32; 1],
+}
+
+impl Contender for BareEngine<'_> {
+    fn name(&self) -> &'static str {
+        "bare engine"
+    }
+
+    fn call(&mut self, index: usize) {
+        let row = self.rows[index % self.rows.len()];
+        let view = TensorView::new(&[1, self.work.width()], row).unwrap();
+        self.model.run_into(&[view], &mut self.out).unwrap();
+    }
+
+    fn scores(&mut self) -> Option<Vec<f32>> {
+        Some(self.out.to_vec())
+    }
+}
+
+/// What two threads score over what one does, with one scorer for both.
+pub(crate) fn threads(seconds: f64) -> Vec<Figure> {
+    println!();
+    let mut figures = Vec::new();
+    for name in ["iris", "boosting", "mlp"] {
+        let work = Work::read(name);
+        let served = Served::start(&work);
+        let mut rates = [Vec::new(), Vec::new()];
+        let turn = Duration::from_secs_f64(seconds / 10.0);
+        for _ in 0..10 {
+            for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
+                rates.push(rate(&served, &work, threads, turn));
+            }
+        }
+        for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
+            rates.sort_by(f64::total_cmp);
+            let ns = 1e9 / quantile(rates, 0.5);
+            figures.push(Figure {
+                work: format!("threads, {name}"),
+                batch: 1,
+                contender: format!("{threads} threads"),
+                p50_ns: ns,
+                p99_ns: 1e9 / quantile(rates, 0.01),
+                rows_per_s: 1e9 / ns,
+            });
+        }
+        let [one, two] = rates.map(|rates| quantile(&rates, 0.5));
+        table::line(
+            &format!("{name}: rows a second by two threads over one"),
+            format!("{two:.0} / {one:.0} = {:.2}", two / one),
+            "1.9",
+        );
+    }
+    figures
+}
+
+/// The rows a second that so many threads score together.
+fn rate(served: &Served, work: &Work, threads: usize, turn: Duration) -> f64 {
+    let done = AtomicBool::new(false);
+    let scores = work.scores().0;
+    let rows = work.batches(1);
+    std::thread::scope(|scope| {
+        let count = || {
+            let mut out = vec![0.0; scores];
+            let start = Instant::now();
+            let mut calls = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                for row in &rows {
+                    served.scorer.predict_into(row, &mut out).unwrap();
+                    calls += 1;
+                }
+            }
+            f64::from(calls) / start.elapsed().as_secs_f64()
+        };
+        let counting: Vec<_> = (0..threads).map(|_| scope.spawn(count)).collect();
+        std::thread::sleep(turn);
+        done.store(true, Ordering::Relaxed);
+        counting.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}

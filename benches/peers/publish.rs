@@ -1,0 +1,169 @@
+//! From a publish to the first prediction by the new version, over real Kafka on loopback.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use modelswap::publish::{PublishOptions, Publisher, Step};
+use modelswap::topic::{KafkaTopic, Topic, TopicSettings};
+use modelswap::wire::{Header, SHA256_HEADER, VERSION_HEADER};
+use modelswap::{Models, Scorer, Sha256Digest};
+
+use crate::support::{Work, wait};
+use crate::turns::{Figure, quantile};
+use crate::{broker, table};
+
+const SMALL_PUBLISHES: usize = 50;
+const LARGE_PUBLISHES: usize = 5;
+/// How often is looked whether the new version scores.
+const GLANCE: Duration = Duration::from_micros(50);
+
+pub(crate) fn publish() -> Vec<Figure> {
+    println!();
+    small().into_iter().chain([large()]).collect()
+}
+
+/// 1 MB in one record. Timed from before the record is written to the first prediction that names
+/// the new version, on a thread that does nothing but predict.
+fn small() -> [Figure; 2] {
+    let work = Work::read("mlp_1mb");
+    let topic = new_topic("bench-publish-small");
+    let models = Models::subscribe_to(Arc::new(topic.clone())).model("small").start().unwrap();
+    let scorer = models.scorer("small").unwrap();
+    let mut writer = topic.writer("bench").unwrap();
+    let sha256 = Sha256Digest::of([work.file()]).to_string();
+    let (live, done) = (AtomicI64::new(-1), AtomicBool::new(false));
+    let mut samples = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (row, mut out) = (work.batches(1)[0], [0.0]);
+            while !done.load(Ordering::Relaxed) {
+                if let Ok(position) = scorer.predict_into(&row, &mut out) {
+                    live.store(position.offset, Ordering::Release);
+                }
+                // The broker needs the cores too.
+                std::thread::sleep(GLANCE);
+            }
+        });
+        // A panic in here must not leave the other thread behind.
+        let _stop = Stop(&done);
+        for version in 0..SMALL_PUBLISHES {
+            let header = |name: &str, value: String| Header { name: name.into(), value: value.into() };
+            let headers =
+                [header(SHA256_HEADER, sha256.clone()), header(VERSION_HEADER, version.to_string())];
+            let file = Bytes::copy_from_slice(work.file());
+            let start = Instant::now();
+            writer.begin().unwrap();
+            writer.send(0, b"small", Some(file), &headers).unwrap();
+            let position = writer.commit().unwrap()[0];
+            let committed = start.elapsed();
+            while live.load(Ordering::Acquire) < position.offset {
+                assert!(start.elapsed() < Duration::from_secs(60), "not live: {}", models.status());
+                std::thread::sleep(GLANCE);
+            }
+            let status = models.status();
+            let load =
+                status.model("small").and_then(|m| m.live.as_ref()).map(|l| l.load_time + l.warm_up_time);
+            samples.push((start.elapsed(), committed, load.unwrap_or_default()));
+        }
+    });
+    wait(models.shutdown());
+    let ms = |pick: fn(&(Duration, Duration, Duration)) -> Duration| {
+        let mut values: Vec<f64> = samples.iter().map(|s| pick(s).as_secs_f64() * 1e3).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let total = ms(|s| s.0);
+    let beside = ms(|s| s.0.saturating_sub(s.2));
+    println!(
+        "publish of 1 MB to the first prediction, p50: {:.2} ms; of which the broker's commit {:.2} ms, the load \
+         {:.2} ms",
+        quantile(&total, 0.5),
+        quantile(&ms(|s| s.1), 0.5),
+        quantile(&ms(|s| s.2), 0.5)
+    );
+    table::line("publish of 1 MB beside the load, p50", format!("{:.2} ms", quantile(&beside, 0.5)), "10 ms");
+    [
+        figure("publish to first prediction, 1 MB", &total),
+        figure("publish to first prediction beside the load, 1 MB", &beside),
+    ]
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// 100 MB by the publisher, in chunks. Timed from the end of the publisher's own check of the model
+/// to the model being live.
+fn large() -> Figure {
+    let work = Work::read("mlp_100mb");
+    let topic = new_topic("bench-publish-large");
+    let models = Models::subscribe_to(Arc::new(topic.clone())).model("large").start().unwrap();
+    let checked = Arc::new(std::sync::Mutex::new(Instant::now()));
+    let seen = Arc::clone(&checked);
+    let publisher = Publisher::new(Arc::new(topic)).on_progress(move |progress| {
+        if progress.step == Step::Scan && progress.done == 0 {
+            *seen.lock().unwrap() = Instant::now();
+        }
+    });
+    let mut from_call = Vec::new();
+    let mut from_check = Vec::new();
+    let mut load = Vec::new();
+    for version in 0..LARGE_PUBLISHES {
+        let mut watch = models.watch_status();
+        let version = version.to_string();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let (publisher, work, wanted) = (&publisher, &work, version.clone());
+            scope.spawn(move || {
+                let file = Bytes::copy_from_slice(work.file());
+                publisher.publish("large", file, PublishOptions::default().version(wanted)).unwrap();
+            });
+            let status = wait(watch.wait_for(|s| s.live_version("large") == Some(&*version))).unwrap();
+            let ms = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
+            from_call.push(ms(start));
+            from_check.push(ms(*checked.lock().unwrap()));
+            let live = status.model("large").and_then(|m| m.live.as_ref()).unwrap();
+            load.push((live.load_time + live.warm_up_time).as_secs_f64() * 1e3);
+        });
+    }
+    wait(models.shutdown());
+    for samples in [&mut from_call, &mut from_check, &mut load] {
+        samples.sort_by(f64::total_cmp);
+    }
+    println!(
+        "publish of 100 MB to live, p50: {:.0} ms from the call, {:.0} ms after the publisher's own check of the \
+         model, of which the subscriber's load {:.0} ms",
+        quantile(&from_call, 0.5),
+        quantile(&from_check, 0.5),
+        quantile(&load, 0.5)
+    );
+    table::line("publish of 100 MB to live", format!("{:.0} ms", quantile(&from_call, 0.5)), "600 ms");
+    figure("publish to live, 100 MB", &from_call)
+}
+
+fn figure(work: &str, sorted_ms: &[f64]) -> Figure {
+    let p50_ns = quantile(sorted_ms, 0.5) * 1e6;
+    Figure {
+        work: work.to_owned(),
+        batch: 1,
+        contender: "modelswap".to_owned(),
+        p50_ns,
+        p99_ns: quantile(sorted_ms, 0.99) * 1e6,
+        rows_per_s: 1e9 / p50_ns,
+    }
+}
+
+fn new_topic(name: &str) -> KafkaTopic {
+    let name = format!("{name}-{}", std::process::id());
+    let topic = KafkaTopic::new(name).config("bootstrap.servers", broker::shared());
+    let mut settings = TopicSettings::default();
+    settings.partitions = 1;
+    topic.create(&settings).unwrap();
+    topic
+}

@@ -1,0 +1,285 @@
+//! What a swap of a 100 MB model every second does to predictions that are made meanwhile, and to
+//! memory.
+//!
+//! `benches/run swap` prints the figures, writes `target/bench/swap.json` and plots
+//! `target/bench/swap.svg`. `BENCH_SECONDS` is the length of each of the five phases, 10 unless set:
+//! three without swaps, two with, in turns.
+
+mod feed;
+mod memory;
+mod plot;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use feed::{Feed, Variant};
+use hdrhistogram::Histogram;
+use memory::{MemorySample, Sampler};
+use modelswap::{ModelScorer, Models, Scorer};
+use serde::Serialize;
+use support::{Served, Work, folder, wait};
+
+const PHASES: [Phase; 5] = [Phase::Quiet, Phase::Swapping, Phase::Quiet, Phase::Swapping, Phase::Quiet];
+const BUCKET: Duration = Duration::from_millis(100);
+const SMALL_SWAPS: usize = 1_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    Quiet,
+    Swapping,
+}
+
+/// Everything that `swap.json` holds.
+#[derive(Serialize)]
+struct Results {
+    latency: Vec<Latency>,
+    ratios: Vec<Ratio>,
+    memory: MemoryResults,
+}
+
+/// The latencies of one scorer in all phases of one kind.
+#[derive(Serialize)]
+struct Latency {
+    scored: String,
+    phase: Phase,
+    predictions: u64,
+    swaps: u64,
+    p50_ns: u64,
+    p99_ns: u64,
+    p999_ns: u64,
+    max_ns: u64,
+}
+
+/// With swaps over without.
+#[derive(Serialize)]
+struct Ratio {
+    scored: String,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+}
+
+#[derive(Serialize)]
+struct MemoryResults {
+    file_bytes: u64,
+    before_bytes: u64,
+    peak_bytes: u64,
+    /// What the peak is above the memory before, in times of the file.
+    peak_over_file: f64,
+    small_swaps: usize,
+    after_10_bytes: u64,
+    after_all_bytes: u64,
+}
+
+fn main() {
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(10.0);
+    let phase = Duration::from_secs_f64(seconds);
+    let large = Work::read("mlp_100mb");
+    let small = Work::read("mlp");
+    let memory = memory_results(&large, &small);
+    println!("{}", serde_json::to_string_pretty(&memory).unwrap());
+
+    let beside = Run::of(&large, phase, |_| Scored::new(&small, Some(Served::start(&small))));
+    let itself = Run::of(&large, phase, |_| Scored::new(&large, None));
+    plot::write(&folder().join("swap.svg"), &beside, phase);
+
+    println!("| scored meanwhile | phase | predictions | swaps | p50 us | p99 us | p99.9 us | max us |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let runs = [("another model, 17 kB", &beside), ("the 100 MB model itself", &itself)];
+    let latency: Vec<Latency> = runs.iter().flat_map(|(name, run)| run.latencies(name)).collect();
+    for l in &latency {
+        let us = |ns: u64| ns as f64 / 1e3;
+        println!(
+            "| {} | {:?} | {} | {} | {:.2} | {:.2} | {:.2} | {:.0} |",
+            l.scored,
+            l.phase,
+            l.predictions,
+            l.swaps,
+            us(l.p50_ns),
+            us(l.p99_ns),
+            us(l.p999_ns),
+            us(l.max_ns)
+        );
+    }
+    let ratios: Vec<Ratio> = runs.iter().map(|(name, run)| run.ratio(name)).collect();
+    for r in &ratios {
+        println!(
+            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target: 1.1)",
+            r.scored, r.p50, r.p99, r.p999
+        );
+    }
+    let results = Results { latency, ratios, memory };
+    std::fs::write(folder().join("swap.json"), serde_json::to_vec_pretty(&results).unwrap()).unwrap();
+}
+
+/// What is scored in a run.
+struct Scored<'a> {
+    work: &'a Work,
+    /// The subscription that serves it; `None` where it is the model that is swapped.
+    served: Option<Served>,
+}
+
+impl<'a> Scored<'a> {
+    const fn new(work: &'a Work, served: Option<Served>) -> Self {
+        Self { work, served }
+    }
+}
+
+/// One thread that scores without a pause, through all phases.
+pub(crate) struct Run {
+    histograms: [Histogram<u64>; 2],
+    swaps: u64,
+    pub buckets: Vec<Bucket>,
+    pub memory: Vec<MemorySample>,
+}
+
+/// The latencies of a tenth of a second.
+pub(crate) struct Bucket {
+    pub at: Duration,
+    pub p50_ns: u64,
+    pub p999_ns: u64,
+}
+
+impl Run {
+    fn of<'a>(large: &'a Work, phase: Duration, scored: impl FnOnce(&Models) -> Scored<'a>) -> Self {
+        let variants = Variant::pair(large);
+        let feed = Feed::new(&large.name, variants);
+        let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
+        feed.publish();
+        let scorer = models.scorer(&large.name).unwrap();
+        wait(scorer.ready(Duration::from_secs(60))).unwrap();
+        let scored = scored(&models);
+        let meanwhile = scored.served.as_ref().map_or(&scorer, |s| &s.scorer);
+
+        let begun = Instant::now();
+        let sampler = Sampler::start(begun);
+        let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+        let mut run = std::thread::scope(|scope| {
+            let scoring = scope.spawn(|| score(meanwhile, scored.work, begun, phase));
+            for (kind, index) in PHASES.into_iter().zip(0_u32..) {
+                let end = phase * (index + 1);
+                if kind == Phase::Swapping {
+                    publish_every_second(&feed, begun, end, &swaps);
+                }
+                std::thread::sleep(end.saturating_sub(begun.elapsed()));
+            }
+            done.store(true, Ordering::Relaxed);
+            scoring.join().unwrap()
+        });
+        run.swaps = swaps.into_inner();
+        let status = models.status();
+        let swapped = status.model(&large.name).map_or(0, |m| m.swaps);
+        assert_eq!(swapped, run.swaps + 1, "releases that were not swapped in: {status}");
+        run.memory = sampler.stop();
+        wait(models.shutdown());
+        run
+    }
+
+    fn latencies(&self, scored: &str) -> Vec<Latency> {
+        let latency = |phase: Phase| {
+            let histogram = &self.histograms[phase as usize];
+            Latency {
+                scored: scored.to_owned(),
+                phase,
+                predictions: histogram.len(),
+                swaps: if phase == Phase::Swapping { self.swaps } else { 0 },
+                p50_ns: histogram.value_at_quantile(0.5),
+                p99_ns: histogram.value_at_quantile(0.99),
+                p999_ns: histogram.value_at_quantile(0.999),
+                max_ns: histogram.max(),
+            }
+        };
+        [Phase::Quiet, Phase::Swapping].map(latency).into()
+    }
+
+    fn ratio(&self, scored: &str) -> Ratio {
+        let [quiet, swapping] = &self.histograms;
+        let at = |q: f64| swapping.value_at_quantile(q) as f64 / quiet.value_at_quantile(q) as f64;
+        Ratio { scored: scored.to_owned(), p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+    }
+}
+
+/// Releases one second apart; none so late that it would not be live before the phase ends.
+fn publish_every_second(feed: &Feed, begun: Instant, end: Duration, swaps: &AtomicU64) {
+    let mut next = begun.elapsed();
+    while next + Duration::from_secs(1) <= end {
+        std::thread::sleep(next.saturating_sub(begun.elapsed()));
+        feed.publish();
+        swaps.fetch_add(1, Ordering::Relaxed);
+        next += Duration::from_secs(1);
+    }
+}
+
+/// Scores one row after the other until all phases are over.
+fn score(scorer: &ModelScorer, work: &Work, begun: Instant, phase: Duration) -> Run {
+    let histogram = || Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+    let mut histograms = [histogram(), histogram()];
+    let mut bucket = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
+    let mut buckets = Vec::new();
+    let mut next_bucket = BUCKET;
+    let rows = work.batches(1);
+    let mut out = vec![0.0_f32; work.scores().0];
+    for row in rows.iter().cycle() {
+        let start = Instant::now();
+        let features = work.rows(row);
+        scorer.predict_into(&features, &mut out).unwrap();
+        let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let at = start - begun;
+        let index = at.as_nanos() / phase.as_nanos();
+        let Some(kind) = usize::try_from(index).ok().and_then(|i| PHASES.get(i)) else { break };
+        histograms[*kind as usize].saturating_record(ns);
+        bucket.saturating_record(ns);
+        if at >= next_bucket {
+            let (p50_ns, p999_ns) = (bucket.value_at_quantile(0.5), bucket.value_at_quantile(0.999));
+            buckets.push(Bucket { at: next_bucket, p50_ns, p999_ns });
+            bucket.reset();
+            next_bucket += BUCKET;
+        }
+    }
+    Run { histograms, swaps: 0, buckets, memory: Vec::new() }
+}
+
+/// Memory at the peak of one swap, and after many.
+fn memory_results(large: &Work, small: &Work) -> MemoryResults {
+    let served = Served::start(small);
+    let mut after_10 = 0;
+    for swap in 1..=SMALL_SWAPS {
+        let version = swap.to_string();
+        let mut watch = served.models.watch_status();
+        served.publish(&version, small.file());
+        wait(watch.wait_for(|s| s.live_version(&small.name) == Some(&*version))).unwrap();
+        if swap == 10 {
+            after_10 = memory::resident();
+        }
+    }
+    let after_all = memory::resident();
+    drop(served);
+
+    let feed = Feed::new(&large.name, Variant::pair(large));
+    let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
+    let scorer = models.scorer(&large.name).unwrap();
+    feed.publish();
+    wait(scorer.ready(Duration::from_secs(60))).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = memory::resident();
+    memory::reset_peak();
+    let mut watch = models.watch_status();
+    let version = feed.publish();
+    wait(watch.wait_for(|s| s.live_version(&large.name) == Some(&*version))).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let peak = memory::peak();
+    let file = large.file().len() as u64;
+    MemoryResults {
+        file_bytes: file,
+        before_bytes: before,
+        peak_bytes: peak,
+        peak_over_file: peak.saturating_sub(before) as f64 / file as f64,
+        small_swaps: SMALL_SWAPS,
+        after_10_bytes: after_10,
+        after_all_bytes: after_all,
+    }
+}

@@ -1,0 +1,346 @@
+//! One time step of the three kinds of cells, and the weights that it needs.
+
+use super::activation::Activation;
+use crate::kernel::standard::dense::Dense;
+use crate::kernel::{Kernel, RunContext};
+use crate::load::RunError;
+use crate::tensor::{Tensor, TensorView};
+
+/// A kind of recurrent cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cell {
+    Lstm,
+    /// `reset_after`: the reset gate works on the product of the state, not on the state.
+    Gru {
+        reset_after: bool,
+    },
+    Rnn,
+}
+
+impl Cell {
+    /// How many blocks of `hidden` rows the weights have.
+    pub(super) const fn gates(self) -> usize {
+        match self {
+            Self::Lstm => 4,
+            Self::Gru { .. } => 3,
+            Self::Rnn => 1,
+        }
+    }
+
+    /// The activations where the node names none.
+    pub(super) const fn activations(self) -> &'static [Activation] {
+        match self {
+            Self::Lstm => &[Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
+            Self::Gru { .. } => &[Activation::Sigmoid, Activation::Tanh],
+            Self::Rnn => &[Activation::Tanh],
+        }
+    }
+}
+
+/// The weights of one direction, laid out for multiplication.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    cell: Cell,
+    hidden: usize,
+    /// Of the input, with all of the biases that can be added ahead.
+    input: Dense,
+    /// Of the state.
+    state: Dense,
+    /// Of the state that has passed the reset gate; of a GRU without `reset_after`.
+    reset: Option<Dense>,
+    /// `Pi`, `Po`, `Pf`; empty where there are none.
+    peepholes: Vec<f32>,
+}
+
+impl Parameters {
+    /// Lays out `W` (`gates * hidden` rows of `width`), `R` (of `hidden`), `B` and `P` of one
+    /// direction; `None` where they do not fit.
+    pub(super) fn new(
+        cell: Cell,
+        (hidden, width): (usize, usize),
+        [w, r, b, p]: [Option<&[f32]>; 4],
+    ) -> Option<Self> {
+        let rows = cell.gates() * hidden;
+        let (w, r) = (w?, r?);
+        let fits = w.len() == rows * width
+            && r.len() == rows * hidden
+            && b.is_none_or(|b| b.len() == 2 * rows)
+            && p.is_none_or(|p| p.len() == 3 * hidden);
+        if !fits {
+            return None;
+        }
+        let weight = |table: &[f32], stride: usize, depth: usize, row: usize| {
+            table.get(row * stride + depth).copied().unwrap_or(0.0)
+        };
+        let mut input = Dense::new("W", (width, rows), |depth, row| weight(w, width, depth, row), &[]);
+        // The candidate of a GRU gets its state's product in a way of its own.
+        let (apart, after) = match cell {
+            Cell::Gru { reset_after } => (!reset_after, reset_after),
+            Cell::Lstm | Cell::Rnn => (false, false),
+        };
+        let state_rows = if apart { 2 * hidden } else { rows };
+        let mut state =
+            Dense::new("R", (hidden, state_rows), |depth, row| weight(r, hidden, depth, row), &[]);
+        let reset = apart.then(|| {
+            Dense::new("R", (hidden, hidden), |depth, row| weight(r, hidden, depth, 2 * hidden + row), &[])
+        });
+        if let Some((of_input, of_state)) = b.and_then(|b| b.split_at_checked(rows)) {
+            input.add_bias(of_input, 1.0);
+            let is_late = |row: usize| after && row >= 2 * hidden;
+            let pick = |late: bool| -> Vec<f32> {
+                of_state
+                    .iter()
+                    .enumerate()
+                    .map(|(row, v)| if is_late(row) == late { *v } else { 0.0 })
+                    .collect()
+            };
+            input.add_bias(&pick(false), 1.0);
+            if after {
+                state.add_bias(&pick(true), 1.0);
+            }
+        }
+        Some(Self { cell, hidden, input, state, reset, peepholes: p.unwrap_or(&[]).to_vec() })
+    }
+
+    /// The products of all inputs, a row each, with their biases.
+    pub(super) fn project(
+        &self,
+        x: TensorView<'_>,
+        to: &mut Tensor,
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
+        self.input.run(&[Some(x)], std::slice::from_mut(to), cx)
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let reset = self.reset.as_ref().map_or(0, Kernel::memory);
+        self.input.memory() + self.state.memory() + reset + self.peepholes.len() * size_of::<f32>()
+    }
+}
+
+/// What applies to every step of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) activations: [Activation; 3],
+    pub(super) clip: Option<f32>,
+    /// The forget gate of an LSTM is what its input gate leaves.
+    pub(super) couple: bool,
+}
+
+/// The states of all sequences of one direction, and room to compute the next.
+#[derive(Debug, Default)]
+pub(super) struct States {
+    /// `[batch, hidden]`.
+    pub(super) h: Vec<f32>,
+    pub(super) c: Vec<f32>,
+    products: Tensor,
+    gated: Vec<f32>,
+    gated_products: Tensor,
+    sums: Vec<f32>,
+    gates: Vec<f32>,
+}
+
+impl States {
+    /// All states zero.
+    pub(super) fn clear(&mut self, batch: usize, cell: Cell, hidden: usize) {
+        for state in [&mut self.h, &mut self.c, &mut self.gated] {
+            state.clear();
+            state.resize(batch * hidden, 0.0);
+        }
+        self.sums.resize(cell.gates() * hidden, 0.0);
+        self.gates.resize((cell.gates() + 1) * hidden, 0.0);
+    }
+
+    /// The next states. `rows` has, for each sequence, its part of the projected input at this
+    /// step, or nothing where the sequence has ended.
+    pub(super) fn step<'a>(
+        &mut self,
+        parameters: &Parameters,
+        rules: Rules,
+        rows: impl Iterator<Item = Option<&'a [f32]>> + Clone,
+        cx: &RunContext,
+    ) -> Result<(), RunError> {
+        let hidden = parameters.hidden;
+        multiply(&parameters.state, &self.h, hidden, &mut self.products, cx)?;
+        if let Some(reset) = &parameters.reset {
+            // The gates first: what they leave of the state is multiplied once more.
+            self.open_gates(parameters, rules, rows.clone());
+            multiply(reset, &self.gated, hidden, &mut self.gated_products, cx)?;
+        }
+        let width = parameters.state.columns();
+        let products = self.products.values::<f32>().unwrap_or(&[]).chunks_exact(width);
+        let states = self.h.chunks_exact_mut(hidden).zip(self.c.chunks_exact_mut(hidden));
+        let late = self.gated_products.values::<f32>().unwrap_or(&[]);
+        for (sequence, ((row, products), (h, c))) in rows.zip(products).zip(states).enumerate() {
+            let Some(row) = row else { continue };
+            let (sums, gates) = (&mut self.sums, &mut self.gates);
+            match parameters.cell {
+                Cell::Rnn => {
+                    add(row, products, rules.clip, sums);
+                    rules.activations[0].apply(sums, h);
+                }
+                Cell::Lstm => {
+                    add(row, products, None, sums);
+                    lstm(&parameters.peepholes, rules, sums, gates, h, c);
+                }
+                Cell::Gru { reset_after } => {
+                    let late = late.get(sequence * hidden..(sequence + 1) * hidden).unwrap_or(&[]);
+                    gru(reset_after, rules, row, products, late, sums, gates, h);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `gated = r * h`, of a GRU that resets the state before it is multiplied.
+    fn open_gates<'a>(
+        &mut self,
+        parameters: &Parameters,
+        rules: Rules,
+        rows: impl Iterator<Item = Option<&'a [f32]>>,
+    ) {
+        let hidden = parameters.hidden;
+        let width = parameters.state.columns();
+        let products = self.products.values::<f32>().unwrap_or(&[]).chunks_exact(width);
+        let states = self.h.chunks_exact(hidden).zip(self.gated.chunks_exact_mut(hidden));
+        for ((row, products), (h, gated)) in rows.zip(products).zip(states) {
+            let Some(row) = row else { continue };
+            add(
+                row.get(hidden..).unwrap_or(&[]),
+                products.get(hidden..).unwrap_or(&[]),
+                rules.clip,
+                &mut self.sums,
+            );
+            let (Some(sums), Some(gate)) = (self.sums.get(..hidden), self.gates.get_mut(..hidden)) else {
+                continue;
+            };
+            rules.activations[0].apply(sums, gate);
+            for ((to, r), h) in gated.iter_mut().zip(gate).zip(h) {
+                *to = *r * h;
+            }
+        }
+    }
+}
+
+fn multiply(
+    weights: &Dense,
+    states: &[f32],
+    hidden: usize,
+    to: &mut Tensor,
+    cx: &RunContext,
+) -> Result<(), RunError> {
+    let view = TensorView::new(&[states.len() / hidden.max(1), hidden], states)
+        .map_err(|_| RunError::Operator { operator: "a recurrent layer", expected: "a state" })?;
+    weights.run(&[Some(view)], std::slice::from_mut(to), cx)
+}
+
+fn add(a: &[f32], b: &[f32], clip: Option<f32>, to: &mut [f32]) {
+    for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
+        *to = a + b;
+    }
+    clip_all(to, clip);
+}
+
+fn clip_all(values: &mut [f32], clip: Option<f32>) {
+    if let Some(clip) = clip {
+        for value in values {
+            *value = if *value > clip {
+                clip
+            } else if *value < -clip {
+                -clip
+            } else {
+                *value
+            };
+        }
+    }
+}
+
+/// `sums` are those of the input, output and forget gates and of the candidate.
+fn lstm(peepholes: &[f32], rules: Rules, sums: &mut [f32], gates: &mut [f32], h: &mut [f32], c: &mut [f32]) {
+    let hidden = h.len();
+    let part = |p: usize| p * hidden..(p + 1) * hidden;
+    let [f, g, k] = rules.activations;
+    let mut peek = |gate: usize, peephole: usize, c: &[f32], sums: &mut [f32]| {
+        if let (Some(p), Some(sum)) = (peepholes.get(part(peephole)), sums.get_mut(part(gate))) {
+            for ((sum, p), c) in sum.iter_mut().zip(p).zip(c) {
+                *sum += p * c;
+            }
+        }
+    };
+    peek(0, 0, c, sums);
+    peek(2, 2, c, sums);
+    clip_all(sums, rules.clip);
+    // With peepholes the output gate waits for the new cell state.
+    let early = if peepholes.is_empty() { 0..3 * hidden } else { 0..hidden };
+    let rest = if peepholes.is_empty() { 0..0 } else { part(2) };
+    for range in [early, rest] {
+        if let (Some(from), Some(to)) = (sums.get(range.clone()), gates.get_mut(range)) {
+            f.apply(from, to);
+        }
+    }
+    if let (Some(from), Some(to)) = (sums.get(part(3)), gates.get_mut(part(3))) {
+        g.apply(from, to);
+    }
+    {
+        let (input, rest) = gates.split_at_mut(hidden.min(gates.len()));
+        let forget = rest.get(hidden..2 * hidden).unwrap_or(&[]);
+        let candidate = rest.get(2 * hidden..3 * hidden).unwrap_or(&[]);
+        for (((c, i), forget), candidate) in c.iter_mut().zip(input.iter()).zip(forget).zip(candidate) {
+            let keep = if rules.couple { 1.0 - i } else { *forget };
+            *c = keep * *c + i * candidate;
+        }
+    }
+    if !peepholes.is_empty() {
+        peek(1, 1, c, sums);
+        clip_all(sums, rules.clip);
+        if let (Some(from), Some(to)) = (sums.get(part(1)), gates.get_mut(part(1))) {
+            f.apply(from, to);
+        }
+    }
+    if let Some(squashed) = gates.get_mut(part(4)) {
+        k.apply(c, squashed);
+    }
+    let output = gates.get(part(1)).unwrap_or(&[]);
+    let squashed = gates.get(part(4)).unwrap_or(&[]);
+    for ((h, o), s) in h.iter_mut().zip(output).zip(squashed) {
+        *h = o * s;
+    }
+}
+
+/// `row` and `products` are those of the update gate, the reset gate and the candidate; `late` is
+/// the candidate's product where the reset comes first.
+#[expect(clippy::too_many_arguments, reason = "the parts of one formula")]
+fn gru(
+    reset_after: bool,
+    rules: Rules,
+    row: &[f32],
+    products: &[f32],
+    late: &[f32],
+    sums: &mut [f32],
+    gates: &mut [f32],
+    h: &mut [f32],
+) {
+    let hidden = h.len();
+    let [f, g, _] = rules.activations;
+    add(row, products.get(..2 * hidden).unwrap_or(&[]), None, sums);
+    clip_all(sums.get_mut(..2 * hidden).unwrap_or(&mut []), rules.clip);
+    if let (Some(from), Some(to)) = (sums.get(..2 * hidden), gates.get_mut(..2 * hidden)) {
+        f.apply(from, to);
+    }
+    let candidate = row.get(2 * hidden..).unwrap_or(&[]);
+    let of_state = if reset_after { products.get(2 * hidden..).unwrap_or(&[]) } else { late };
+    if let (Some(sum), Some(reset)) = (sums.get_mut(..hidden), gates.get(hidden..2 * hidden)) {
+        for (((sum, x), s), r) in sum.iter_mut().zip(candidate).zip(of_state).zip(reset) {
+            *sum = x + if reset_after { r * s } else { *s };
+        }
+        clip_all(sum, rules.clip);
+    }
+    if let (Some(from), Some(to)) = (sums.get(..hidden), gates.get_mut(2 * hidden..3 * hidden)) {
+        g.apply(from, to);
+    }
+    let (update, rest) = gates.split_at(hidden.min(gates.len()));
+    let candidate = rest.get(hidden..2 * hidden).unwrap_or(&[]);
+    for ((h, z), candidate) in h.iter_mut().zip(update).zip(candidate) {
+        *h = (1.0 - z) * candidate + z * *h;
+    }
+}

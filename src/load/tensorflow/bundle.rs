@@ -1,0 +1,190 @@
+//! The variables of a SavedModel: an index of names and the shards that hold the values.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::api::EngineTensor;
+use super::api::tfpb::{DataType, TensorShapeProto};
+use super::constants::{datum_type, proto_dims, raw, text};
+use super::files::Files;
+use super::malformed;
+use super::slices::latin1;
+use super::table::{self, mask, varint};
+use crate::load::LoadError;
+
+/// The checkpoint in a SavedModel's `variables` folder.
+pub(super) struct Bundle<'a> {
+    files: &'a dyn Files,
+    prefix: String,
+    entries: HashMap<String, Entry>,
+    shards: u32,
+    open: HashMap<u32, Bytes>,
+}
+
+/// Where a tensor lies; field numbers as in TensorFlow's `tensor_bundle.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(int32, tag = "1")]
+    dtype: i32,
+    #[prost(message, optional, tag = "2")]
+    shape: Option<TensorShapeProto>,
+    #[prost(int32, tag = "3")]
+    shard: i32,
+    #[prost(int64, tag = "4")]
+    offset: i64,
+    #[prost(int64, tag = "5")]
+    size: i64,
+    #[prost(fixed32, tag = "6")]
+    crc32c: u32,
+    /// The parts of a partitioned variable, each under a key of its own.
+    #[prost(message, repeated, tag = "7")]
+    slices: Vec<Slice>,
+}
+
+/// The part of a variable that is stored together.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Slice {
+    #[prost(message, repeated, tag = "1")]
+    extent: Vec<Extent>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Extent {
+    #[prost(int64, tag = "1")]
+    start: i64,
+    /// The whole dimension where it is not set.
+    #[prost(int64, optional, tag = "2")]
+    length: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Header {
+    #[prost(int32, tag = "1")]
+    shards: i32,
+    /// 0 little, 1 big.
+    #[prost(int32, tag = "2")]
+    endianness: i32,
+}
+
+impl<'a> Bundle<'a> {
+    /// Reads the index at `<prefix>.index`; `None` where there is none, as in a model without
+    /// variables.
+    pub(super) fn open(files: &'a dyn Files, prefix: &str) -> Result<Option<Self>, LoadError> {
+        let Some(index) = files.read(&format!("{prefix}.index"))? else { return Ok(None) };
+        let mut entries = HashMap::new();
+        let mut header = Header::default();
+        for (key, value) in table::read(&index)? {
+            let bad = |e| malformed(format!("the checkpoint entry `{}`: {e}", text(&key)));
+            if key.is_empty() {
+                header = Header::decode(&*value).map_err(bad)?;
+            } else {
+                let entry = Entry::decode(&*value).map_err(bad)?;
+                // The key of a slice is not text; it is kept by its bytes as Latin-1.
+                let key = String::from_utf8(key).unwrap_or_else(|e| latin1(e.as_bytes()));
+                entries.insert(key, entry);
+            }
+        }
+        if header.endianness != 0 {
+            return Err(malformed("the checkpoint is of a big-endian machine, which is not supported"));
+        }
+        let shards = u32::try_from(header.shards).unwrap_or(1).max(1);
+        Ok(Some(Self { files, prefix: prefix.to_owned(), entries, shards, open: HashMap::new() }))
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// The tensor that is stored under a key, whole.
+    pub(super) fn tensor(&mut self, key: &str) -> Result<Arc<EngineTensor>, LoadError> {
+        let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
+        let entry = self.entries.get(key).cloned().ok_or_else(|| bad("is missing"))?;
+        if !entry.slices.is_empty() {
+            return super::slices::assemble(self, key, &entry.slices, &entry_dims(&entry, key)?)
+                .map(Arc::new);
+        }
+        let datum = DataType::try_from(entry.dtype).ok().and_then(datum_type);
+        let datum = datum.ok_or_else(|| bad(&format!("has the unsupported type {}", entry.dtype)))?;
+        let dims = entry_dims(&entry, key)?;
+        let bytes = self.bytes(key, &entry)?;
+        if datum == super::api::DatumType::String {
+            let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+            let values = elements.and_then(|n| strings_of(&bytes, n)).ok_or_else(|| bad("is malformed"))?;
+            return super::api::tract_ndarray::ArrayD::from_shape_vec(dims, values)
+                .map(|array| Arc::new(EngineTensor::from(array)))
+                .map_err(|_| bad("does not fill its shape"));
+        }
+        if mask(crc32c::crc32c(&bytes)) != entry.crc32c {
+            return Err(bad("has a wrong checksum"));
+        }
+        raw(datum, &dims, &bytes).map(Arc::new).ok_or_else(|| bad("does not fill its shape"))
+    }
+
+    /// The only string of a scalar entry, as the object graph is.
+    pub(super) fn string(&mut self, key: &str) -> Result<Option<Bytes>, LoadError> {
+        let Some(entry) = self.entries.get(key).cloned() else { return Ok(None) };
+        let bytes = self.bytes(key, &entry)?;
+        let mut rest: &[u8] = &bytes;
+        let len = varint(&mut rest).and_then(|n| usize::try_from(n).ok());
+        // After the lengths come four bytes that are their checksum.
+        let content = len.and_then(|len| rest.get(4..)?.get(..len));
+        let content =
+            content.ok_or_else(|| malformed(format!("the checkpoint entry `{key}` is malformed")))?;
+        Ok(Some(bytes.slice_ref(content)))
+    }
+
+    fn bytes(&mut self, key: &str, entry: &Entry) -> Result<Bytes, LoadError> {
+        let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
+        let shard = u32::try_from(entry.shard).map_err(|_| bad("has a negative shard"))?;
+        if shard >= self.shards {
+            return Err(bad("lies in a shard that does not exist"));
+        }
+        let data = match self.open.get(&shard) {
+            Some(data) => data.clone(),
+            None => {
+                let path = format!("{}.data-{shard:05}-of-{:05}", self.prefix, self.shards);
+                let data = self.files.read(&path)?;
+                let data = data.ok_or_else(|| malformed(format!("the file `{path}` is missing")))?;
+                self.open.insert(shard, data.clone());
+                data
+            }
+        };
+        let start = usize::try_from(entry.offset).ok();
+        let end = start.and_then(|s| s.checked_add(usize::try_from(entry.size).ok()?));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= data.len() => Ok(data.slice(start..end)),
+            _ => Err(bad("lies outside its shard")),
+        }
+    }
+}
+
+impl Slice {
+    /// For each dimension the start and the length; `None` for a whole dimension.
+    pub(super) fn extents(&self) -> Vec<(i64, Option<i64>)> {
+        self.extent.iter().map(|e| (e.start, e.length)).collect()
+    }
+}
+
+fn entry_dims(entry: &Entry, key: &str) -> Result<Vec<usize>, LoadError> {
+    proto_dims(entry.shape.as_ref())
+        .ok_or_else(|| malformed(format!("the checkpoint entry `{key}` has no definite shape")))
+}
+
+/// Lengths as base-128 numbers, their checksum, then the strings one after the other.
+fn strings_of(mut bytes: &[u8], elements: usize) -> Option<Vec<String>> {
+    if elements > bytes.len() {
+        return None;
+    }
+    let lengths: Vec<usize> =
+        (0..elements).map(|_| usize::try_from(varint(&mut bytes)?).ok()).collect::<Option<_>>()?;
+    let mut rest = bytes.get(4..)?;
+    let values = lengths.into_iter().map(|len| {
+        let (value, after) = rest.split_at_checked(len)?;
+        rest = after;
+        Some(text(value))
+    });
+    values.collect()
+}

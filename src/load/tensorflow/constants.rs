@@ -1,0 +1,281 @@
+//! The constants of a file: TensorProto to tensors and back.
+//!
+//! TensorFlow leaves off repeated values at the end: no value means all zero, fewer values than
+//! elements mean that the last one goes on. What such a constant claims is bounded by a budget for
+//! the whole file; the file's own bytes bound the others.
+
+use super::api::tfpb::tensor_shape_proto::Dim;
+use super::api::tfpb::{DataType, TensorProto, TensorShapeProto};
+use super::api::{Datum, DatumType, EngineTensor, f16, tract_ndarray};
+use super::malformed;
+use crate::load::LoadError;
+
+/// How many bytes the constants in compressed form may have together.
+#[derive(Debug)]
+pub(super) struct Expansion {
+    left: u64,
+    budget: u64,
+}
+
+impl Expansion {
+    /// Up to 256 MiB, or the whole memory budget where that is less.
+    pub(super) fn new(memory_budget: u64) -> Self {
+        let budget = memory_budget.min(256 << 20);
+        Self { left: budget, budget }
+    }
+
+    fn take(&mut self, name: &str, bytes: u64) -> Result<(), LoadError> {
+        let over = || LoadError::OverBudget {
+            what: format!("the constant `{name}`, stored in compressed form,"),
+            needed: bytes,
+            budget: self.budget,
+        };
+        self.left = self.left.checked_sub(bytes).ok_or_else(over)?;
+        Ok(())
+    }
+}
+
+/// tract's type for a TensorFlow type, where there is one. Strings become UTF-8 text.
+pub(super) fn datum_type(data_type: DataType) -> Option<DatumType> {
+    Some(match data_type {
+        DataType::DtFloat => DatumType::F32,
+        DataType::DtDouble => DatumType::F64,
+        DataType::DtHalf => DatumType::F16,
+        DataType::DtInt8 => DatumType::I8,
+        DataType::DtInt16 => DatumType::I16,
+        DataType::DtInt32 => DatumType::I32,
+        DataType::DtInt64 => DatumType::I64,
+        DataType::DtUint8 => DatumType::U8,
+        DataType::DtUint16 => DatumType::U16,
+        DataType::DtUint32 => DatumType::U32,
+        DataType::DtUint64 => DatumType::U64,
+        DataType::DtBool => DatumType::Bool,
+        DataType::DtString => DatumType::String,
+        _ => return None,
+    })
+}
+
+/// The TensorFlow type of a tract type, where there is one.
+pub(super) fn data_type(datum: DatumType) -> Option<DataType> {
+    Some(match datum {
+        DatumType::F32 => DataType::DtFloat,
+        DatumType::F64 => DataType::DtDouble,
+        DatumType::F16 => DataType::DtHalf,
+        DatumType::I8 => DataType::DtInt8,
+        DatumType::I16 => DataType::DtInt16,
+        DatumType::I32 => DataType::DtInt32,
+        DatumType::I64 => DataType::DtInt64,
+        DatumType::U8 => DataType::DtUint8,
+        DatumType::U16 => DataType::DtUint16,
+        DatumType::U32 => DataType::DtUint32,
+        DatumType::U64 => DataType::DtUint64,
+        DatumType::Bool => DataType::DtBool,
+        DatumType::String => DataType::DtString,
+        _ => return None,
+    })
+}
+
+/// The tensor of a constant; `name` is the node's, for messages.
+pub(super) fn tensor(
+    name: &str,
+    proto: TensorProto,
+    expansion: &mut Expansion,
+) -> Result<EngineTensor, LoadError> {
+    let bad = |what: &str| malformed(format!("the constant `{name}` {what}"));
+    let data_type =
+        DataType::try_from(proto.dtype).map_err(|_| bad(&format!("has the unknown type {}", proto.dtype)))?;
+    let datum = datum_type(data_type)
+        .ok_or_else(|| bad(&format!("is of type {}, which is not supported", data_type.as_str_name())))?;
+    let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
+    let elements =
+        dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or_else(|| bad("is too large"))?;
+    if !proto.tensor_content.is_empty() && datum != DatumType::String {
+        return raw(datum, &dims, &proto.tensor_content).ok_or_else(|| {
+            bad(&format!("of {elements} {data_type:?} elements holds {} bytes", proto.tensor_content.len()))
+        });
+    }
+    let mut fill = Fill { name, dims: &dims, elements, expansion };
+    match datum {
+        DatumType::F32 => fill.tensor(proto.float_val),
+        DatumType::F64 => fill.tensor(proto.double_val),
+        DatumType::F16 => fill.tensor(proto.half_val.iter().map(|bits| f16::from_bits(low(*bits))).collect()),
+        DatumType::I8 => fill.tensor(narrow::<i8>(name, &proto.int_val)?),
+        DatumType::I16 => fill.tensor(narrow::<i16>(name, &proto.int_val)?),
+        DatumType::I32 => fill.tensor(proto.int_val),
+        DatumType::I64 => fill.tensor(proto.int64_val),
+        DatumType::U8 => fill.tensor(narrow::<u8>(name, &proto.int_val)?),
+        DatumType::U16 => fill.tensor(narrow::<u16>(name, &proto.int_val)?),
+        DatumType::U32 => fill.tensor(proto.uint32_val),
+        DatumType::U64 => fill.tensor(proto.uint64_val),
+        DatumType::Bool => fill.tensor(proto.bool_val),
+        _ => fill.tensor(proto.string_val.iter().map(|s| text(s)).collect()),
+    }
+}
+
+/// A tensor whose elements are these bytes, in the byte order of the file; `None` where their number
+/// is not that of the shape.
+pub(super) fn raw(datum: DatumType, dims: &[usize], bytes: &[u8]) -> Option<EngineTensor> {
+    fn of<T: Datum, const N: usize>(
+        dims: &[usize],
+        bytes: &[u8],
+        read: fn([u8; N]) -> T,
+    ) -> Option<EngineTensor> {
+        let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
+        let (chunks, rest) = bytes.as_chunks::<N>();
+        if !rest.is_empty() || chunks.len() != elements {
+            return None;
+        }
+        let values: Vec<T> = chunks.iter().map(|c| read(*c)).collect();
+        tract_ndarray::ArrayD::from_shape_vec(dims, values).ok().map(EngineTensor::from)
+    }
+    match datum {
+        DatumType::F32 => of(dims, bytes, f32::from_le_bytes),
+        DatumType::F64 => of(dims, bytes, f64::from_le_bytes),
+        DatumType::F16 => of(dims, bytes, f16::from_le_bytes),
+        DatumType::I8 => of(dims, bytes, i8::from_le_bytes),
+        DatumType::I16 => of(dims, bytes, i16::from_le_bytes),
+        DatumType::I32 => of(dims, bytes, i32::from_le_bytes),
+        DatumType::I64 => of(dims, bytes, i64::from_le_bytes),
+        DatumType::U8 => of(dims, bytes, u8::from_le_bytes),
+        DatumType::U16 => of(dims, bytes, u16::from_le_bytes),
+        DatumType::U32 => of(dims, bytes, u32::from_le_bytes),
+        DatumType::U64 => of(dims, bytes, u64::from_le_bytes),
+        DatumType::Bool => of(dims, bytes, |[b]: [u8; 1]| b != 0),
+        _ => None,
+    }
+}
+
+/// The constant's form in a file.
+pub(super) fn proto(tensor: &EngineTensor) -> Option<TensorProto> {
+    let data_type = data_type(tensor.datum_type())?;
+    let dim = |size: &usize| Some(Dim { size: i64::try_from(*size).ok()?, name: String::new() });
+    let shape =
+        TensorShapeProto { dim: tensor.shape().iter().map(dim).collect::<Option<_>>()?, unknown_rank: false };
+    let mut proto =
+        TensorProto { dtype: data_type as i32, tensor_shape: Some(shape), ..TensorProto::default() };
+    if tensor.datum_type() == DatumType::String {
+        let plain = tensor.as_plain_ram()?;
+        proto.string_val = plain.as_slice::<String>().ok()?.iter().map(|s| s.as_bytes().to_vec()).collect();
+    } else {
+        proto.tensor_content = tensor.as_bytes().to_vec();
+    }
+    Some(proto)
+}
+
+/// The dimensions that a shape states; `None` where one is open.
+pub(super) fn proto_dims(shape: Option<&TensorShapeProto>) -> Option<Vec<usize>> {
+    match shape {
+        None => Some(Vec::new()),
+        Some(shape) if shape.unknown_rank => None,
+        Some(shape) => shape.dim.iter().map(|d| usize::try_from(d.size).ok()).collect(),
+    }
+}
+
+/// TensorFlow's strings are bytes; what is not UTF-8 is replaced.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+struct Fill<'a> {
+    name: &'a str,
+    dims: &'a [usize],
+    elements: usize,
+    expansion: &'a mut Expansion,
+}
+
+impl Fill<'_> {
+    fn tensor<T: Datum + Default>(&mut self, mut values: Vec<T>) -> Result<EngineTensor, LoadError> {
+        if values.len() > self.elements {
+            return Err(malformed(format!(
+                "the constant `{}` of {} elements holds {} values",
+                self.name,
+                self.elements,
+                values.len()
+            )));
+        }
+        if values.len() < self.elements {
+            let bytes = (self.elements as u64).saturating_mul(size_of::<T>() as u64);
+            self.expansion.take(self.name, bytes)?;
+            let last = values.last().cloned().unwrap_or_default();
+            values.resize(self.elements, last);
+        }
+        tract_ndarray::ArrayD::from_shape_vec(self.dims, values)
+            .map(EngineTensor::from)
+            .map_err(|e| malformed(format!("the constant `{}`: {e}", self.name)))
+    }
+}
+
+fn narrow<T: TryFrom<i32>>(name: &str, values: &[i32]) -> Result<Vec<T>, LoadError> {
+    values
+        .iter()
+        .map(|v| T::try_from(*v))
+        .collect::<Result<_, _>>()
+        .map_err(|_| malformed(format!("the constant `{name}` has a value out of its type's range")))
+}
+
+/// The sixteen bits of a half, which the file keeps in an `int32`.
+fn low(bits: i32) -> u16 {
+    let [a, b, ..] = bits.to_le_bytes();
+    u16::from_le_bytes([a, b])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(dims: &[i64]) -> Option<TensorShapeProto> {
+        let dim = dims.iter().map(|size| Dim { size: *size, name: String::new() }).collect();
+        Some(TensorShapeProto { dim, unknown_rank: false })
+    }
+
+    fn floats(dims: &[i64], values: &[f32]) -> TensorProto {
+        TensorProto {
+            dtype: DataType::DtFloat as i32,
+            tensor_shape: shape(dims),
+            float_val: values.to_vec(),
+            ..TensorProto::default()
+        }
+    }
+
+    fn load(proto: TensorProto) -> Result<Vec<f32>, LoadError> {
+        let tensor = tensor("c", proto, &mut Expansion::new(1 << 30))?;
+        Ok(tensor.as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec())
+    }
+
+    #[test]
+    fn values_that_are_left_off_go_on_with_the_last_one() {
+        assert_eq!(load(floats(&[2, 2], &[1.0, 2.0])).unwrap(), [1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(load(floats(&[3], &[])).unwrap(), [0.0; 3]);
+        assert_eq!(load(floats(&[], &[5.0])).unwrap(), [5.0]);
+    }
+
+    #[test]
+    fn a_constant_that_claims_more_than_memory_is_refused() {
+        let refused = load(floats(&[1 << 36], &[1.0]));
+        assert!(matches!(refused, Err(LoadError::OverBudget { .. })), "{refused:?}");
+        assert!(load(floats(&[1 << 40, 1 << 40], &[1.0])).is_err());
+        assert!(load(floats(&[-1], &[1.0])).is_err());
+        assert!(load(floats(&[1], &[1.0, 2.0])).is_err());
+    }
+
+    #[test]
+    fn raw_content_has_to_fill_the_shape() {
+        let mut proto = floats(&[2], &[]);
+        proto.tensor_content = [1.0_f32, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(load(proto.clone()).unwrap(), [1.0, -2.0]);
+        proto.tensor_content.pop();
+        assert!(load(proto).is_err());
+    }
+
+    #[test]
+    fn strings_and_truth_values_survive_the_way_into_a_file() {
+        let words = TensorProto {
+            dtype: DataType::DtString as i32,
+            tensor_shape: shape(&[2]),
+            string_val: vec![b"a".to_vec(), b"bc".to_vec()],
+            ..TensorProto::default()
+        };
+        let tensor = tensor("c", words.clone(), &mut Expansion::new(1 << 20)).unwrap();
+        assert_eq!(proto(&tensor).unwrap(), words);
+    }
+}

@@ -1,0 +1,175 @@
+//! A network as the rest of this module sees it: no names to look up, no functions, no variables.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::api::tfpb::attr_value::{ListValue, Value};
+use super::api::tfpb::{AttrValue, DataType};
+use super::api::{DatumType, EngineTensor};
+
+/// Nodes in an order in which every node comes after those it reads; only what the outputs need.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    pub(super) inputs: Vec<GraphInput>,
+    pub(super) outputs: Vec<GraphOutput>,
+}
+
+/// One operator.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// For messages; not unique.
+    pub(super) name: String,
+    pub(super) op: String,
+    pub(super) attributes: Attributes,
+    pub(super) inputs: Vec<Port>,
+    pub(super) content: Content,
+}
+
+/// What a node holds beside its attributes.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    None,
+    Constant(Arc<EngineTensor>),
+    /// Input of the model, by position.
+    Input(usize),
+}
+
+/// An output of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Port {
+    pub(super) node: usize,
+    pub(super) slot: usize,
+}
+
+impl Port {
+    pub(super) const fn first(node: usize) -> Self {
+        Self { node, slot: 0 }
+    }
+}
+
+/// An input of the model.
+#[derive(Clone, Debug)]
+pub(super) struct GraphInput {
+    pub(super) name: String,
+    pub(super) datum: DatumType,
+    /// `None` for an open dimension; all `None` for an unknown rank.
+    pub(super) dims: Option<Vec<Option<usize>>>,
+}
+
+/// An output of the model.
+#[derive(Clone, Debug)]
+pub(super) struct GraphOutput {
+    pub(super) name: String,
+    pub(super) port: Port,
+}
+
+/// The attributes of a node, each asked for by the type that it should have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attributes(HashMap<String, AttrValue>);
+
+impl Attributes {
+    pub(super) const fn new(values: HashMap<String, AttrValue>) -> Self {
+        Self(values)
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)?.value.as_ref()
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), AttrValue { value: Some(value) });
+    }
+
+    /// Sets an attribute that the file leaves out.
+    pub(super) fn set_default(&mut self, name: &str, value: &AttrValue) {
+        if !self.0.contains_key(name) {
+            self.0.insert(name.to_owned(), value.clone());
+        }
+    }
+
+    /// Takes an attribute out, so that its memory can go.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)?.value
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut AttrValue> {
+        self.0.values_mut()
+    }
+
+    pub(super) fn into_inner(self) -> HashMap<String, AttrValue> {
+        self.0
+    }
+
+    pub(super) fn int(&self, name: &str) -> Option<i64> {
+        match self.value(name)? {
+            Value::I(i) => Some(*i),
+            _ => None,
+        }
+    }
+
+    pub(super) fn float(&self, name: &str) -> Option<f32> {
+        match self.value(name)? {
+            Value::F(f) => Some(*f),
+            _ => None,
+        }
+    }
+
+    pub(super) fn bool(&self, name: &str) -> Option<bool> {
+        match self.value(name)? {
+            Value::B(b) => Some(*b),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        match self.value(name)? {
+            Value::S(s) => std::str::from_utf8(s).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn ints(&self, name: &str) -> Option<&[i64]> {
+        Some(&self.list(name)?.i)
+    }
+
+    pub(super) fn floats(&self, name: &str) -> Option<&[f32]> {
+        Some(&self.list(name)?.f)
+    }
+
+    pub(super) fn list(&self, name: &str) -> Option<&ListValue> {
+        match self.value(name)? {
+            Value::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    pub(super) fn data_type(&self, name: &str) -> Option<DataType> {
+        match self.value(name)? {
+            Value::Type(t) => DataType::try_from(*t).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn datum(&self, name: &str) -> Option<DatumType> {
+        super::constants::datum_type(self.data_type(name)?)
+    }
+
+    /// A shape: `None` inside for an open dimension, `None` in all for an unknown rank.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<Option<usize>>> {
+        match self.value(name)? {
+            Value::Shape(shape) if !shape.unknown_rank => {
+                Some(shape.dim.iter().map(|d| usize::try_from(d.size).ok()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The name of the function that the attribute refers to.
+    pub(super) fn function(&self, name: &str) -> Option<&str> {
+        match self.value(name)? {
+            Value::Func(f) => Some(&f.name),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! An operator that is a plain function over tensors.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::super::api::{
+    EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult, TypedFact, TypedOp, as_op,
+    op_as_typed_op, op_out_of_plan,
+};
+
+type Facts = dyn Fn(&[&TypedFact]) -> TractResult<TVec<TypedFact>> + Send + Sync;
+type Eval = dyn Fn(&[TValue]) -> TractResult<TVec<TValue>> + Send + Sync;
+
+/// An operator given by two functions: what comes out by type and shape, and what comes out.
+#[derive(Clone)]
+pub(super) struct Computed {
+    name: &'static str,
+    facts: Arc<Facts>,
+    eval: Arc<Eval>,
+}
+
+impl Computed {
+    pub(super) fn new(
+        name: &'static str,
+        facts: impl Fn(&[&TypedFact]) -> TractResult<TVec<TypedFact>> + Send + Sync + 'static,
+        eval: impl Fn(&[TValue]) -> TractResult<TVec<TValue>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, facts: Arc::new(facts), eval: Arc::new(eval) }
+    }
+}
+
+impl fmt::Debug for Computed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Computed {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.eval, &other.eval)
+    }
+}
+
+impl Eq for Computed {}
+
+impl Op for Computed {
+    fn name(&self) -> StaticName {
+        self.name.into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Computed {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        (self.eval)(&inputs)
+    }
+}
+
+impl TypedOp for Computed {
+    as_op!();
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        (self.facts)(inputs)
+    }
+}

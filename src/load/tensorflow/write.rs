@@ -1,0 +1,97 @@
+//! A [`Graph`] as a GraphDef: what `freeze` ships.
+
+use std::collections::HashSet;
+
+use super::api::tfpb::attr_value::Value;
+use super::api::tfpb::tensor_shape_proto::Dim;
+use super::api::tfpb::{GraphDef, NodeDef, TensorShapeProto, VersionDef};
+use super::graph::{Attributes, Content, Graph, GraphInput, Node, Port};
+use super::{constants, malformed};
+use crate::load::LoadError;
+
+/// The version of the format that is written: any from 24 on knows unknown ranks.
+const PRODUCER: i32 = 1395;
+
+/// The frozen graph, with a placeholder for each input and an identity for each output.
+pub(super) fn graph_def(graph: Graph) -> Result<GraphDef, LoadError> {
+    let Graph { nodes, inputs, outputs } = graph;
+    let reserved: HashSet<&str> =
+        inputs.iter().map(|i| i.name.as_str()).chain(outputs.iter().map(|o| o.name.as_str())).collect();
+    let mut names: Vec<String> = Vec::with_capacity(nodes.len());
+    let mut taken: HashSet<String> = HashSet::new();
+    for node in &nodes {
+        let name = match &node.content {
+            Content::Input(position) => inputs.get(*position).map(|i| i.name.clone()).unwrap_or_default(),
+            _ => unique(&node.name, &reserved, &mut taken),
+        };
+        names.push(name);
+    }
+    let reference = |port: &Port| {
+        let name = names.get(port.node).map_or("", String::as_str);
+        if port.slot == 0 { name.to_owned() } else { format!("{name}:{}", port.slot) }
+    };
+    let mut written = Vec::with_capacity(nodes.len() + outputs.len());
+    let output_nodes: Vec<NodeDef> = outputs
+        .iter()
+        .map(|output| NodeDef {
+            name: output.name.clone(),
+            op: "Identity".to_owned(),
+            input: vec![reference(&output.port)],
+            ..NodeDef::default()
+        })
+        .collect();
+    if inputs.iter().any(|i| outputs.iter().any(|o| o.name == i.name)) {
+        return Err(malformed("an input and an output of the signature have the same name"));
+    }
+    for (node, name) in nodes.into_iter().zip(&names) {
+        let input = node.inputs.iter().map(&reference).collect();
+        written.push(node_def(node, name, input, &inputs)?);
+    }
+    written.extend(output_nodes);
+    Ok(GraphDef {
+        node: written,
+        versions: Some(VersionDef { producer: PRODUCER, ..VersionDef::default() }),
+        ..GraphDef::default()
+    })
+}
+
+fn node_def(node: Node, name: &str, input: Vec<String>, inputs: &[GraphInput]) -> Result<NodeDef, LoadError> {
+    let mut attributes: Attributes = node.attributes;
+    match node.content {
+        Content::None => {}
+        Content::Constant(value) => {
+            let bad = || malformed(format!("the constant `{name}` cannot be written"));
+            let data_type = constants::data_type(value.datum_type()).ok_or_else(bad)?;
+            attributes.set("dtype", Value::Type(data_type as i32));
+            attributes.set("value", Value::Tensor(constants::proto(&value).ok_or_else(bad)?));
+        }
+        Content::Input(position) => {
+            let declared = inputs.get(position).ok_or_else(|| malformed("an input is missing"))?;
+            let data_type = constants::data_type(declared.datum);
+            let data_type = data_type.ok_or_else(|| malformed(format!("the input `{name}` has no type")))?;
+            attributes.set("dtype", Value::Type(data_type as i32));
+            attributes.set("shape", Value::Shape(shape_proto(declared.dims.as_deref())));
+        }
+    }
+    let op = if node.op == "VariableV2" { "Const".to_owned() } else { node.op };
+    Ok(NodeDef { name: name.to_owned(), op, input, attr: attributes.into_inner(), ..NodeDef::default() })
+}
+
+fn shape_proto(dims: Option<&[Option<usize>]>) -> TensorShapeProto {
+    let dim = |size: &Option<usize>| Dim {
+        size: size.and_then(|s| i64::try_from(s).ok()).unwrap_or(-1),
+        name: String::new(),
+    };
+    TensorShapeProto { dim: dims.unwrap_or_default().iter().map(dim).collect(), unknown_rank: dims.is_none() }
+}
+
+/// A name that neither the signature nor another node has.
+fn unique(name: &str, reserved: &HashSet<&str>, taken: &mut HashSet<String>) -> String {
+    let mut candidate = name.to_owned();
+    let mut number = 0;
+    while reserved.contains(candidate.as_str()) || !taken.insert(candidate.clone()) {
+        number += 1;
+        candidate = format!("{name}_{number}");
+    }
+    candidate
+}

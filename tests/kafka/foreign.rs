@@ -1,0 +1,58 @@
+//! A client that is not ours: confluent-kafka for Python, in the environment that `tests/setup` makes.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use std::io::Write as _;
+
+/// A plain publish, in the five lines that the README gives.
+const PUBLISH: &str = r"
+import hashlib, sys
+from confluent_kafka import Producer
+bootstrap, topic, model, version = sys.argv[1:]
+value = sys.stdin.buffer.read()
+producer = Producer({'bootstrap.servers': bootstrap})
+producer.produce(topic, key=model, value=value, headers={
+    'sha256': hashlib.sha256(value).hexdigest(), 'version': version})
+assert producer.flush(30) == 0
+";
+
+const ACL: &str = r"
+import sys
+from confluent_kafka.admin import *
+bootstrap, action, topic, principal = sys.argv[1:]
+def acl(operation, kind=AclBinding):
+    return kind(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, principal, '*', operation,
+                AclPermissionType.ALLOW)
+admin = AdminClient({'bootstrap.servers': bootstrap})
+if action == 'delete':
+    done = admin.delete_acls([acl(AclOperation.ANY, AclBindingFilter)])
+else:
+    done = admin.create_acls([acl(AclOperation.DESCRIBE if action == 'create-describe' else AclOperation.ALL)])
+for future in done.values():
+    future.result(30)
+";
+
+/// Publishes a file in one record.
+pub fn publish(bootstrap: &str, topic: &str, model: &str, version: &str, file: &[u8]) {
+    python(PUBLISH, &[bootstrap, topic, model, version], file);
+}
+
+/// Creates or deletes a permission for a topic.
+pub fn acl(bootstrap: &str, action: &str, topic: &str, principal: &str) {
+    python(ACL, &[bootstrap, action, topic, principal], b"");
+}
+
+fn python(script: &str, arguments: &[&str], input: &[u8]) {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv/bin/python");
+    let mut process = Command::new(python)
+        .args(["-c", script])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tests need confluent-kafka for Python: run tests/setup");
+    process.stdin.take().unwrap().write_all(input).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "python: {}", String::from_utf8_lossy(&output.stderr));
+}
