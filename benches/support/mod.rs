@@ -105,7 +105,7 @@ impl Served {
         let scorer = models.scorer(&work.name).unwrap();
         let served = Self { topic, models, scorer, name: work.name.clone() };
         served.publish("1", work.file());
-        wait(served.scorer.ready(Duration::from_secs(60))).unwrap();
+        wait(served.scorer.ready(Duration::from_mins(1))).unwrap();
         served
     }
 

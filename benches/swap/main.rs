@@ -138,7 +138,7 @@ impl Run {
         let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
         feed.publish();
         let scorer = models.scorer(&large.name).unwrap();
-        wait(scorer.ready(Duration::from_secs(60))).unwrap();
+        wait(scorer.ready(Duration::from_mins(1))).unwrap();
         let other = other.map(|work| (work, Served::start(work)));
         let (work, meanwhile) = other.as_ref().map_or((large, &scorer), |(work, s)| (*work, &s.scorer));
 
@@ -252,7 +252,7 @@ fn memory_results(large: &Work, small: &Work) -> MemoryResults {
     let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
     let scorer = models.scorer(&large.name).unwrap();
     feed.publish();
-    wait(scorer.ready(Duration::from_secs(60))).unwrap();
+    wait(scorer.ready(Duration::from_mins(1))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let before = memory::resident();
     memory::reset_peak();

@@ -45,7 +45,7 @@ async fn under_swaps(call: impl Fn(&ModelScorer, &mut [f32]) -> Position + Send 
         .unwrap();
     let scorer = models.scorer("fraud").unwrap();
     publish(&topic, 0);
-    scorer.ready(Duration::from_secs(60)).await.unwrap();
+    scorer.ready(Duration::from_mins(1)).await.unwrap();
 
     let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(-1)));
     let (stop_scoring, last) = (stop.clone(), seen.clone());
