@@ -250,7 +250,7 @@ impl Kernel for TreeOperator {
 
     fn facts(&self, inputs: &[Option<Fact>]) -> Result<SmallVec<[Fact; 2]>, BuildError> {
         let input = inputs.first().and_then(Option::as_ref);
-        let rows = match input.and_then(|f| f.dims.as_ref()).map(|d| d.len()) {
+        let rows = match input.and_then(|f| f.dims.as_ref()).map(SmallVec::len) {
             Some(1) => FactDim::Fixed(1),
             Some(2) => FactDim::Like { input: 0, axis: 0 },
             None => FactDim::Unknown,

@@ -186,7 +186,7 @@ fn catboost_files_that_ask_for_more_are_refused_by_field() {
         (
             "[1,2,4,8]",
             "[1,2,4]",
-            "`oblivious_trees[0].leaf_values`: expected 4 values a target for 2 splits, found 3 in all",
+            "`oblivious_trees[0].leaf_values`: expected 4 values a target for 2 splits (at most 24), found 3 in all",
         ),
         (
             "AsFalse",
