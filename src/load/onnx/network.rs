@@ -181,7 +181,7 @@ impl Wiring {
             Ok(()) => {}
             Err(RunError::OverBudget { needed }) if needed > self.budget => {
                 return Err(LoadError::OverBudget {
-                    what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                    what: title(node),
                     needed,
                     budget: self.budget,
                 });
@@ -267,7 +267,7 @@ impl Wiring {
         let sizes = node.inputs.iter().filter_map(|name| self.constants.get(name)?.values::<i64>());
         match sizes.flatten().find(|size| **size > i64::from(i32::MAX)) {
             Some(size) => Err(LoadError::OverBudget {
-                what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                what: title(node),
                 needed: size.unsigned_abs(),
                 budget: self.budget,
             }),
@@ -279,6 +279,12 @@ impl Wiring {
         let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
         self.outlets.get(name).copied().ok_or_else(unknown)
     }
+}
+
+/// The node as an error names it: by its name, or by what it makes.
+fn title(node: &NodeParts) -> String {
+    let name = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|name| !name.is_empty());
+    name.map_or_else(|| node.full_operator(), |name| format!("{} (node `{name}`)", node.full_operator()))
 }
 
 type Builder = fn(&ParsingContext<'_>, &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;

@@ -26,8 +26,9 @@ impl Plan {
     /// Optimises a typed model. The caller has bounded the sizes that it declares.
     pub(in crate::load) fn new(model: TypedModel) -> Result<Self, LoadError> {
         guarded(|| {
+            // Before the weights are packed into forms that tell nothing of their size.
+            let const_bytes = constant_bytes(&model);
             let optimised = model.into_decluttered()?.into_optimized()?;
-            let const_bytes = constant_bytes(&optimised);
             Ok(Self { plan: optimised.into_runnable()?, states: ThreadLocal::new(), const_bytes })
         })
     }
