@@ -1,12 +1,18 @@
 //! Tests of whole ensembles: the fast walks against a naive one, and the operators against
 //! answers worked out by hand or given by onnxruntime 1.32.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::filter_map_bool_then,
+    clippy::type_complexity,
+    reason = "small numbers of a test"
+)]
 
 use super::LANES;
 use super::builder::{Builder, Forest, ForestNode, Name, Test};
 use super::ensemble::{Ensemble, Features};
 use super::leaves::Fold;
 use super::sets::Set;
-use crate::kernel::{Attribute, Attributes, Kernel, Node, RunContext};
+use crate::kernel::{Attribute, Attributes, Node, RunContext};
 use crate::tensor::{Tensor, TensorView};
 
 /// A small generator of random numbers, the same in every run.

@@ -1,6 +1,7 @@
 //! Tests of the loaders: small files written by hand with answers worked out by hand, and files of
 //! the libraries changed at random. What the libraries answer is compared over the whole zoo in
 //! the suite of the fixtures.
+#![allow(clippy::cast_possible_truncation, clippy::type_complexity, reason = "small numbers of a test")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Shapes: reading them, changing them, putting tensors together and apart.
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
+    AxisOp, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
 };
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
@@ -124,6 +124,7 @@ impl Wiring<'_> {
     }
 
     /// Part of a dimension.
+    #[allow(clippy::needless_pass_by_value, reason = "sizes are handed over as they are")]
     pub(super) fn cut(&mut self, x: OutletId, axis: usize, start: impl ToDim, end: impl ToDim) -> One {
         let (start, end) = (start.to_dim(), end.to_dim());
         if start == TDim::from(0) && end == self.dim(x, axis)? {
