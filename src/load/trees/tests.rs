@@ -3,6 +3,8 @@
 //! the suite of the fixtures.
 #![allow(clippy::cast_possible_truncation, clippy::type_complexity, reason = "small numbers of a test")]
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of the tests are small")]
+
 use std::path::Path;
 use std::sync::Arc;
 
