@@ -7,8 +7,6 @@
     reason = "small numbers of a test"
 )]
 
-#![allow(clippy::cast_possible_truncation, reason = "the numbers of the tests are small")]
-
 use super::LANES;
 use super::builder::{Builder, Forest, ForestNode, Name, Test};
 use super::ensemble::{Ensemble, Features};

@@ -1,7 +1,6 @@
 //! Tests of the loaders: small files written by hand with answers worked out by hand, and files of
 //! the libraries changed at random. What the libraries answer is compared over the whole zoo in
 //! the suite of the fixtures.
-#![allow(clippy::cast_possible_truncation, clippy::type_complexity, reason = "small numbers of a test")]
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of the tests are small")]
 
