@@ -213,6 +213,13 @@ impl Wiring {
             let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
             Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
+        if let Some(what) = nan::passed_over(node) {
+            return Err(LoadError::UnsupportedOperator {
+                operator: format!("{} with {what}", node.full_operator()),
+                node: node.name.clone(),
+                hint: String::new(),
+            });
+        }
         if let Some(operator) = nan::in_place(node) {
             return Ok((operator, Vec::new()));
         }
