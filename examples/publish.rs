@@ -236,7 +236,10 @@ fn print_listing(listing: &Listing) {
             (0, true) => "newest",
             (_, true) => "can be rolled back to",
         };
-        let labels: String = release.labels.iter().map(|(key, value)| format!("  {key}={value}")).collect();
+        let mut labels = String::new();
+        for (key, value) in &release.labels {
+            let _ = write!(labels, "  {key}={value}");
+        }
         println!(
             "  {}  {} ago  {}  {}  sha256 {}  {mark}{labels}",
             release.version,

@@ -217,7 +217,7 @@ fn sources() -> Vec<Source> {
     let mut others: Vec<_> = others.into_iter().map(|(_, sources)| sources.into_iter()).collect();
     let mut mixed = Vec::new();
     let mut turn = 0;
-    while let Some(source) = onnx.next() {
+    for source in onnx {
         mixed.push(source);
         let count = others.len();
         mixed.extend((0..count).find_map(|i| others[(turn + i) % count].next()));

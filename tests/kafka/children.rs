@@ -8,7 +8,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use modelswap::publish::{PublishOptions, Step};
-use modelswap::topic::Topic as _;
 use modelswap::wire::CHUNK_BYTES;
 use modelswap::{Models, Scorer as _};
 use rdkafka::ClientConfig;
@@ -24,13 +23,13 @@ use crate::twins::{PATIENCE, client};
 const MARK: &str = "child: ";
 
 /// A process that does one task. It is killed when this is dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Process {
-    pub fn start(task: &str, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(task: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("children::{task}"), "--ignored", "--nocapture"])
             .envs(environment.iter().copied())
@@ -43,7 +42,7 @@ impl Process {
     }
 
     /// Reads until the process has said this.
-    pub fn wait_for(&mut self, wanted: &str) {
+    pub(crate) fn wait_for(&mut self, wanted: &str) {
         let mut line = String::new();
         loop {
             line.clear();
@@ -56,13 +55,13 @@ impl Process {
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Lets the process finish, and waits for it.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
     }

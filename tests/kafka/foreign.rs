@@ -34,12 +34,12 @@ for future in done.values():
 ";
 
 /// Publishes a file in one record.
-pub fn publish(bootstrap: &str, topic: &str, model: &str, version: &str, file: &[u8]) {
+pub(crate) fn publish(bootstrap: &str, topic: &str, model: &str, version: &str, file: &[u8]) {
     python(PUBLISH, &[bootstrap, topic, model, version], file);
 }
 
 /// Creates or deletes a permission for a topic.
-pub fn acl(bootstrap: &str, action: &str, topic: &str, principal: &str) {
+pub(crate) fn acl(bootstrap: &str, action: &str, topic: &str, principal: &str) {
     python(ACL, &[bootstrap, action, topic, principal], b"");
 }
 

@@ -9,7 +9,7 @@ use modelswap::topic::Topic;
 use modelswap::{Dim, ElementType, Shape, Signature, Tensor, TensorSpec, TensorView};
 
 /// A model file that answers `score`; no two of them share a chunk.
-pub fn number(score: f32, bytes: usize) -> Bytes {
+pub(crate) fn number(score: f32, bytes: usize) -> Bytes {
     let mut file = format!("number {score}\n").into_bytes();
     let mut state = u64::from(score.to_bits()) | 1;
     while file.len() < bytes {
@@ -23,11 +23,11 @@ pub fn number(score: f32, bytes: usize) -> Bytes {
 }
 
 /// A publisher that knows these files.
-pub fn publisher(topic: Arc<dyn Topic>) -> Publisher {
+pub(crate) fn publisher(topic: Arc<dyn Topic>) -> Publisher {
     Publisher::new(topic).loader(Arc::new(NumberLoader))
 }
 
-pub struct NumberLoader;
+pub(crate) struct NumberLoader;
 
 impl Loader for NumberLoader {
     fn format(&self) -> &'static str {

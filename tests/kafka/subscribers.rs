@@ -28,10 +28,8 @@ fn subscribe(topic: &KafkaTopic) -> (Models, ModelScorer) {
 /// Waits until the status is as wanted.
 async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -> bool) -> Arc<Status> {
     let mut watch = models.watch_status();
-    match tokio::time::timeout(PATIENCE, watch.wait_for(wanted)).await {
-        Ok(status) => status.unwrap(),
-        Err(_) => panic!("{what} did not happen: {}", models.status()),
-    }
+    let waited = tokio::time::timeout(PATIENCE, watch.wait_for(wanted)).await;
+    waited.unwrap_or_else(|_| panic!("{what} did not happen: {}", models.status())).unwrap()
 }
 
 async fn live(models: &Models, version: &str) {

@@ -15,10 +15,10 @@ use rdkafka::client::DefaultClientContext;
 use crate::broker;
 
 /// How long any single event may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A topic that a test can also do things to which only an administrator can.
-pub trait Twin {
+pub(crate) trait Twin {
     fn topic(&self) -> Arc<dyn Topic>;
     fn grow(&self, partitions: usize);
     fn recreate(&self, partitions: usize);
@@ -26,10 +26,10 @@ pub trait Twin {
     fn compact_away(&self, stale: &[Position]);
 }
 
-pub struct Memory(pub MemoryTopic);
+pub(crate) struct Memory(pub(crate) MemoryTopic);
 
 impl Memory {
-    pub fn new(partitions: usize) -> Self {
+    pub(crate) fn new(partitions: usize) -> Self {
         Self(MemoryTopic::new("models", partitions))
     }
 }
@@ -53,18 +53,18 @@ impl Twin for Memory {
     }
 }
 
-pub struct Kafka {
-    pub topic: KafkaTopic,
+pub(crate) struct Kafka {
+    pub(crate) topic: KafkaTopic,
     bootstrap: String,
 }
 
 impl Kafka {
     /// A new topic on the shared broker.
-    pub fn new(partitions: usize) -> Self {
+    pub(crate) fn new(partitions: usize) -> Self {
         Self::on(broker::shared(), partitions)
     }
 
-    pub fn on(bootstrap: &str, partitions: usize) -> Self {
+    pub(crate) fn on(bootstrap: &str, partitions: usize) -> Self {
         let twin = Self { topic: client(bootstrap, &unique_name()), bootstrap: bootstrap.to_owned() };
         twin.create(partitions);
         twin
@@ -120,20 +120,20 @@ impl Twin for Kafka {
 }
 
 /// A client of a topic on a broker, quick to notice new partitions.
-pub fn client(bootstrap: &str, topic: &str) -> KafkaTopic {
+pub(crate) fn client(bootstrap: &str, topic: &str) -> KafkaTopic {
     KafkaTopic::new(topic)
         .config("bootstrap.servers", bootstrap)
         .config("topic.metadata.refresh.interval.ms", "200")
 }
 
-pub fn unique_name() -> String {
+pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     format!("models-{}-{}-{}", std::process::id(), now.as_millis(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Writes records in one transaction; answers where they stand.
-pub fn commit(topic: &dyn Topic, records: &[(i32, &str, Option<&str>)]) -> Vec<Position> {
+pub(crate) fn commit(topic: &dyn Topic, records: &[(i32, &str, Option<&str>)]) -> Vec<Position> {
     let mut writer = topic.writer(&format!("{}-test", topic.name())).unwrap();
     writer.begin().unwrap();
     for (partition, key, value) in records {
@@ -144,7 +144,7 @@ pub fn commit(topic: &dyn Topic, records: &[(i32, &str, Option<&str>)]) -> Vec<P
 }
 
 /// The next event that is not `Idle`.
-pub fn next(reader: &mut dyn TopicReader) -> TopicEvent {
+pub(crate) fn next(reader: &mut dyn TopicReader) -> TopicEvent {
     let start = Instant::now();
     loop {
         match reader.next(PATIENCE) {
@@ -155,7 +155,7 @@ pub fn next(reader: &mut dyn TopicReader) -> TopicEvent {
 }
 
 /// All records up to the next `CaughtUp`; any other event fails the test.
-pub fn read_to_end(reader: &mut dyn TopicReader) -> Vec<Record> {
+pub(crate) fn read_to_end(reader: &mut dyn TopicReader) -> Vec<Record> {
     let mut records = Vec::new();
     loop {
         match next(reader) {
@@ -167,14 +167,14 @@ pub fn read_to_end(reader: &mut dyn TopicReader) -> Vec<Record> {
 }
 
 /// The next record; any other event fails the test.
-pub fn next_record(reader: &mut dyn TopicReader) -> Record {
+pub(crate) fn next_record(reader: &mut dyn TopicReader) -> Record {
     match next(reader) {
         TopicEvent::Record(record) => record,
         event => panic!("expected a record, found {event:?}"),
     }
 }
 
-pub fn fetch(topic: &dyn Topic, positions: &[Position]) -> Vec<Record> {
+pub(crate) fn fetch(topic: &dyn Topic, positions: &[Position]) -> Vec<Record> {
     let mut records = Vec::new();
     let mut deliver = |record| {
         records.push(record);
@@ -184,6 +184,6 @@ pub fn fetch(topic: &dyn Topic, positions: &[Position]) -> Vec<Record> {
     records
 }
 
-pub fn value(record: &Record) -> &str {
+pub(crate) fn value(record: &Record) -> &str {
     std::str::from_utf8(record.value.as_ref().unwrap()).unwrap()
 }

@@ -212,7 +212,6 @@ fn a_tree_too_large_for_the_narrow_layout_is_right_in_the_wide_one() {
     assert!(ensemble.evaluate(&row, 40_000, &mut found).is_err());
 }
 
-
 fn strings(values: &[&str]) -> Attribute {
     Attribute::Strings(values.iter().map(|s| (*s).to_owned()).collect())
 }

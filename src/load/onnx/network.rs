@@ -200,6 +200,7 @@ impl Wiring {
         node: &NodeParts,
         context: &ParsingContext<'_>,
     ) -> Result<(Box<dyn InferenceOp>, Vec<String>), LoadError> {
+        self.check_sizes(node)?;
         let builder = match node.domain.as_str() {
             "" | "com.microsoft" => context.framework.op_register.0.get(&node.operator),
             _ => None,
@@ -248,6 +249,22 @@ impl Wiring {
                 node.full_operator(),
                 node.name
             ))),
+        }
+    }
+
+    /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.
+    fn check_sizes(&self, node: &NodeParts) -> Result<(), LoadError> {
+        if !matches!(node.operator.as_str(), "Expand" | "Tile" | "ConstantOfShape" | "Reshape" | "Resize") {
+            return Ok(());
+        }
+        let sizes = node.inputs.iter().filter_map(|name| self.constants.get(name)?.values::<i64>());
+        match sizes.flatten().find(|size| **size > i64::from(i32::MAX)) {
+            Some(size) => Err(LoadError::OverBudget {
+                what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                needed: size.unsigned_abs(),
+                budget: self.budget,
+            }),
+            None => Ok(()),
         }
     }
 

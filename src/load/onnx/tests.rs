@@ -18,7 +18,9 @@ struct Sketch {
 
 fn sketch() -> Sketch {
     let input = value("x", 1, Some(&[None, Some(4)]));
-    Sketch { graph: GraphProto { input: vec![input], output: vec![value("y", 1, None)], ..Default::default() } }
+    Sketch {
+        graph: GraphProto { input: vec![input], output: vec![value("y", 1, None)], ..Default::default() },
+    }
 }
 
 impl Sketch {
@@ -103,13 +105,18 @@ fn run(model: &dyn Model, rows: &[[f32; 4]]) -> Vec<f32> {
 #[test]
 fn an_expansion_that_a_few_bytes_ask_for_is_refused() {
     let one = Tensor::vector(vec![1.0_f32]);
-    let sum = |s: Sketch, of: &str| s.node_with("ReduceSum", &[of], "r", &[("keepdims", 0)]).node("Add", &["x", "r"], "b");
+    let sum = |s: Sketch, of: &str| {
+        s.node_with("ReduceSum", &[of], "r", &[("keepdims", 0)]).node("Add", &["x", "r"], "b")
+    };
     let tall = Tensor::new(&[1 << 18, 1], vec![1.0_f32; 1 << 18]).unwrap();
     let wide = Tensor::new(&[1, 1 << 18], vec![1.0_f32; 1 << 18]).unwrap();
     let mut bombs = vec![
         ("ConstantOfShape", sum(sketch().ints("s", &[1 << 36]).node("ConstantOfShape", &["s"], "c"), "c")),
         ("Expand", sketch().ints("s", &[1 << 34, 1, 4]).node("Expand", &["x", "s"], "b")),
-        ("Expand of a constant", sum(sketch().ints("s", &[1 << 36]).constant("k", &one).node("Expand", &["k", "s"], "e"), "e")),
+        (
+            "Expand of a constant",
+            sum(sketch().ints("s", &[1 << 36]).constant("k", &one).node("Expand", &["k", "s"], "e"), "e"),
+        ),
         ("Tile", sketch().ints("s", &[1 << 18, 1 << 16]).node("Tile", &["x", "s"], "b")),
         ("Pad", sketch().ints("s", &[0, 1 << 35, 0, 0]).node("Pad", &["x", "s"], "b")),
         (
@@ -124,7 +131,10 @@ fn an_expansion_that_a_few_bytes_ask_for_is_refused() {
                 "f",
             ),
         ),
-        ("MatMul", sum(sketch().constant("a", &tall).constant("b", &wide).node("MatMul", &["a", "b"], "m"), "m")),
+        (
+            "MatMul",
+            sum(sketch().constant("a", &tall).constant("b", &wide).node("MatMul", &["a", "b"], "m"), "m"),
+        ),
         ("Add", sum(sketch().constant("a", &tall).constant("c", &wide).node("Add", &["a", "c"], "m"), "m")),
         (
             "a shape times a constant",
@@ -149,7 +159,8 @@ fn an_expansion_that_a_few_bytes_ask_for_is_refused() {
     for name in &names {
         many = many.node("Neg", &["e"], name);
     }
-    bombs.push(("many tensors", many.node("Sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), "b")));
+    bombs
+        .push(("many tensors", many.node("Sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), "b")));
     for (name, bomb) in bombs {
         let direct = bomb.clone().node("Identity", &["b"], "y").load().err();
         assert!(direct.is_some(), "{name} loads");
@@ -162,15 +173,45 @@ fn an_expansion_that_a_few_bytes_ask_for_is_refused() {
 fn nan_comes_out_as_nan() {
     let rows = [[f32::NAN; 4], [-1.0, 0.5, 2.0, 30.0]];
     let element_wise = [
-        "Relu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "HardSwish", "Elu", "Selu", "Celu", "Softplus", "Softsign",
-        "Sigmoid", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Floor", "Ceil", "Round", "Reciprocal", "Sin", "Cos",
-        "Softmax", "LogSoftmax", "Identity", "Mish", "Sign",
+        "Relu",
+        "LeakyRelu",
+        "ThresholdedRelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Softplus",
+        "Softsign",
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Abs",
+        "Neg",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Reciprocal",
+        "Sin",
+        "Cos",
+        "Softmax",
+        "LogSoftmax",
+        "Identity",
+        "Mish",
+        "Sign",
     ];
-    let reductions = ["ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceLogSumExp", "ReduceProd"];
+    let reductions =
+        ["ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceLogSumExp", "ReduceProd"];
     let mut cases: Vec<(String, Sketch)> =
         element_wise.iter().map(|op| ((*op).to_owned(), sketch().node(op, &["x"], "b"))).collect();
     for operator in reductions {
-        cases.push((operator.to_owned(), sketch().node_with(operator, &["x"], "r", &[("keepdims", 1)]).node("Add", &["x", "r"], "b")));
+        cases.push((
+            operator.to_owned(),
+            sketch().node_with(operator, &["x"], "r", &[("keepdims", 1)]).node("Add", &["x", "r"], "b"),
+        ));
     }
     let six = Tensor::scalar(6.0_f32);
     let zero = Tensor::scalar(0.0_f32);
@@ -220,7 +261,10 @@ fn names_are_chosen_and_unknown_ones_refused() {
     let bytes = sketch().node("Neg", &["x"], "middle").node("Abs", &["middle"], "y").bytes();
     let ask = |inputs: &[&str], outputs: &[&str]| {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        load(bytes.clone(), &LoadOptions { inputs: names(inputs), outputs: names(outputs), ..LoadOptions::default() })
+        load(
+            bytes.clone(),
+            &LoadOptions { inputs: names(inputs), outputs: names(outputs), ..LoadOptions::default() },
+        )
     };
     assert_eq!(ask(&[], &[]).unwrap().signature().to_string(), "(x: f32[?,4]) -> (y: f32[?,4])");
     let both = ask(&["x"], &["y", "middle"]).unwrap();
@@ -233,16 +277,15 @@ fn names_are_chosen_and_unknown_ones_refused() {
 fn an_operator_that_nothing_runs_is_named_with_its_node() {
     let mut model = sketch().node("Frobnicate", &["x"], "y");
     model.graph.node[0].name = "layer_7".into();
-    assert_eq!(
-        model.load().err().unwrap().to_string(),
-        "unsupported operator Frobnicate (node `layer_7`)"
-    );
+    assert_eq!(model.load().err().unwrap().to_string(), "unsupported operator Frobnicate (node `layer_7`)");
 }
 
 #[test]
 fn what_is_no_model_is_refused() {
     let options = LoadOptions::default();
-    let refused = |bytes: &[u8]| super::loader().load(Payload::from(bytes.to_vec()), &options).err().unwrap().to_string();
+    let refused = |bytes: &[u8]| {
+        super::loader().load(Payload::from(bytes.to_vec()), &options).err().unwrap().to_string()
+    };
     assert_eq!(refused(b""), "malformed ONNX file: the file is empty");
     assert!(refused(b"\x0a").starts_with("malformed ONNX file"));
     assert!(refused(b"hello, world").starts_with("malformed ONNX file"));
@@ -258,7 +301,9 @@ fn a_call_that_fails_does_not_spoil_the_next() {
         let model = model.load().unwrap();
         let right = run(&*model, &[[1.0, 2.0, 3.0, 4.0]]);
         // What the scorer would refuse: too narrow, and of another type.
-        for wrong in [Tensor::new(&[1, 3], vec![1.0_f32; 3]).unwrap(), Tensor::new(&[1, 4], vec![1_i64; 4]).unwrap()] {
+        for wrong in
+            [Tensor::new(&[1, 3], vec![1.0_f32; 3]).unwrap(), Tensor::new(&[1, 4], vec![1_i64; 4]).unwrap()]
+        {
             drop(model.run(&[wrong.view()], &mut [Tensor::default()]));
             assert_eq!(run(&*model, &[[1.0, 2.0, 3.0, 4.0]]), right);
         }

@@ -18,6 +18,9 @@ use crate::wire::Record;
 
 /// How long to wait for the next record, or for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a partition may end before a record that it once had: a broker that was killed offers
+/// less than it has until it knows what is committed.
+const RECOVERY: Duration = Duration::from_secs(3);
 /// Records that are nobody's are read over, up to this many offsets: cheaper than to ask anew.
 const READ_OVER: i64 = 16;
 
@@ -70,11 +73,20 @@ impl Fetcher {
             .and_then(|()| self.consumer.assign(&assignment))
             .map_err(|e| error::of(&e, &self.topic))?;
         let mut progress = Instant::now();
+        let mut ended: Option<Instant> = None;
         loop {
-            let left = PATIENCE.saturating_sub(progress.elapsed());
+            let mut left = PATIENCE.saturating_sub(progress.elapsed());
+            if let Some(since) = ended {
+                left = left.min(RECOVERY.saturating_sub(since.elapsed()));
+                if left.is_zero() {
+                    let reason = format!("partition {partition} ends before offset {last}");
+                    return Err(TopicError::Unavailable { reason });
+                }
+            }
             match self.consumer.poll(left) {
                 Some(Ok(message)) => {
                     progress = Instant::now();
+                    ended = None;
                     let offset = message.offset();
                     // Before the run, where the log ends before the run begins: another log.
                     if offset > *last || offset < *first {
@@ -87,9 +99,12 @@ impl Fetcher {
                         return Ok(ControlFlow::Continue(()));
                     }
                 }
-                // Nothing that is behind it has been committed.
                 Some(Err(KafkaError::PartitionEOF(at))) if at == partition => {
-                    return Ok(ControlFlow::Continue(()));
+                    let end = self.consumer.fetch_watermarks(&self.topic, partition, PATIENCE);
+                    if end.is_ok_and(|(_, end)| end > *last) {
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                    ended.get_or_insert_with(Instant::now);
                 }
                 Some(Err(failure)) => self.failed(&failure)?,
                 None => {}

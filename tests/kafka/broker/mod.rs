@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(90);
 
 /// The address of the broker that all tests of this process share.
-pub fn shared() -> &'static str {
+pub(crate) fn shared() -> &'static str {
     static SHARED: OnceLock<(String, Option<Broker>)> = OnceLock::new();
     let (bootstrap, _) = SHARED.get_or_init(|| match std::env::var("KAFKA_BOOTSTRAP") {
         Ok(bootstrap) => (bootstrap, None),
@@ -28,7 +28,7 @@ pub fn shared() -> &'static str {
 }
 
 /// A broker of one's own, to stop and to start again.
-pub struct Broker {
+pub(crate) struct Broker {
     directory: PathBuf,
     bootstrap: String,
     process: Option<Child>,
@@ -36,7 +36,7 @@ pub struct Broker {
 
 impl Broker {
     /// Formats the storage of a new broker and starts it.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = target().join(format!("kafka-data/{}-{number}", std::process::id()));
@@ -65,18 +65,18 @@ impl Broker {
         broker
     }
 
-    pub fn bootstrap(&self) -> &str {
+    pub(crate) fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
     /// Kills the broker; what it has written stays.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         fs::write(self.directory.join("keep"), "").unwrap();
         self.end();
     }
 
     /// Starts a broker that was killed.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let server = java(&["kafka.Kafka"]);
         let mut run = Command::new(source().join("run"));
         run.arg(&self.directory).arg(server.get_program()).args(server.get_args());
