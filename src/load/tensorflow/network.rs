@@ -12,6 +12,9 @@ use crate::load::tract::{Blueprint, Extent, Output, TractModel, convert};
 use crate::load::{LoadError, LoadOptions, Model};
 use crate::signature::{Dim, TensorSpec};
 
+/// The most operators that are stated to tract, whose own work grows faster than their number.
+const MAX_OPERATORS: usize = 1 << 15;
+
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
     let unknown =

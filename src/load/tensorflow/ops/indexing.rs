@@ -225,8 +225,8 @@ fn banded<T: Datum + Default>(
     let mut values = x.try_as_plain_ram()?.as_slice::<T>()?.to_vec();
     for (at, value) in values.iter_mut().enumerate() {
         let (row, column) = ((at / columns.max(1)) % rows.max(1), at % columns.max(1));
-        let below = row as i64 - column as i64;
-        if (lower >= 0 && below > lower) || (upper >= 0 && -below > upper) {
+        let over = |distance: usize, limit: i64| usize::try_from(limit).is_ok_and(|limit| distance > limit);
+        if over(row.saturating_sub(column), lower) || over(column.saturating_sub(row), upper) {
             *value = T::default();
         }
     }

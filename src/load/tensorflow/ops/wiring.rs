@@ -20,13 +20,21 @@ pub(super) type One = Result<OutletId, WiringError>;
 pub(in crate::load::tensorflow) struct Wiring<'m> {
     pub(in crate::load::tensorflow) model: &'m mut TypedModel,
     pub(super) partitions: super::partition::Partitions,
+    /// Whole numbers that are known to be no less than this.
+    pub(super) at_least: std::collections::HashMap<OutletId, i64>,
     budget: u64,
     count: usize,
 }
 
 impl<'m> Wiring<'m> {
     pub(in crate::load::tensorflow) fn new(model: &'m mut TypedModel, budget: u64) -> Self {
-        Self { model, partitions: super::partition::Partitions::new(), budget, count: 0 }
+        Self {
+            model,
+            partitions: super::partition::Partitions::new(),
+            at_least: std::collections::HashMap::new(),
+            budget,
+            count: 0,
+        }
     }
 
     /// Adds a constant.
