@@ -1,5 +1,6 @@
 //! Where tract's own ONNX operators are not to be used: it computes a finite score from a NaN in
 //! several of them, and others are wrong or missing.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;

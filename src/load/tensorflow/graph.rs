@@ -93,10 +93,6 @@ impl Attributes {
         self.0.remove(name)?.value
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut AttrValue> {
-        self.0.values_mut()
-    }
-
     pub(super) fn into_inner(self) -> HashMap<String, AttrValue> {
         self.0
     }
@@ -161,14 +157,6 @@ impl Attributes {
             Value::Shape(shape) if !shape.unknown_rank => {
                 Some(shape.dim.iter().map(|d| usize::try_from(d.size).ok()).collect())
             }
-            _ => None,
-        }
-    }
-
-    /// The name of the function that the attribute refers to.
-    pub(super) fn function(&self, name: &str) -> Option<&str> {
-        match self.value(name)? {
-            Value::Func(f) => Some(&f.name),
             _ => None,
         }
     }

@@ -70,11 +70,6 @@ impl Plan {
     pub(in crate::load) fn peak_bytes(&self, symbols: &SymbolValues) -> u64 {
         peak_bytes(self.plan.model(), symbols)
     }
-
-    /// The model that is run.
-    pub(in crate::load) fn model(&self) -> &TypedModel {
-        self.plan.model()
-    }
 }
 
 /// Runs a part of tract that may fail or panic.
@@ -128,7 +123,7 @@ pub(in crate::load) fn peak_bytes(model: &TypedModel, symbols: &SymbolValues) ->
         for input in node.inputs.iter().map(|i| i.node).chain([id]) {
             if last_read.get(input).is_some_and(|last| *last <= at) {
                 // What is read twice by one operator is let go of once.
-                held = held.saturating_sub(made.get_mut(input).map(std::mem::take).unwrap_or(0));
+                held = held.saturating_sub(made.get_mut(input).map_or(0, std::mem::take));
             }
         }
     }
