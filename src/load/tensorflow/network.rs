@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::api::{Datum, OutletId, SpecialOps, TVec, TypedFact, TypedModel};
+use super::api::{Datum, OutletId, TVec, TypedFact, TypedModel};
 use super::graph::{Content, Graph, Node};
 use super::ops::{self, Wiring, WiringError};
 use super::{malformed, unsupported};

@@ -1,7 +1,7 @@
 //! Shapes: reading them, changing them, putting tensors together and apart.
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
+    AxisOp, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
 };
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
