@@ -133,7 +133,11 @@ impl Contender for BareTract<'_> {
 
     fn call(&mut self, index: usize) {
         let index = index % self.batches.len();
-        let input = if self.prepared { self.inputs[index].clone() } else { tensor(&self.shape, self.batches[index]).into_tvalue() };
+        let input = if self.prepared {
+            self.inputs[index].clone()
+        } else {
+            tensor(&self.shape, self.batches[index]).into_tvalue()
+        };
         let outputs = self.state.run(tvec!(input)).unwrap();
         if !self.prepared {
             let scores = outputs[0].as_plain_ram().unwrap().as_slice::<f32>().unwrap();

@@ -194,6 +194,7 @@ impl Program {
     }
 
     /// The number of kernels that a run calls.
+    #[cfg(test)]
     pub(crate) fn steps(&self) -> usize {
         self.steps.len()
     }

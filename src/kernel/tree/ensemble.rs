@@ -136,11 +136,6 @@ impl<S: Score> Ensemble<S> {
         self.targets
     }
 
-    /// The fewest values that a row may have.
-    pub(crate) const fn features(&self) -> usize {
-        self.features
-    }
-
     pub(crate) fn memory(&self) -> usize {
         let walk = match &self.walk {
             Walk::Small(bits, walk) => bits.memory() + walk.memory(),

@@ -1,5 +1,6 @@
 //! The engine for what only tract runs: convolutions, recurrent layers and the like. Operators
 //! that have a kernel and that tract lacks, or computes wrongly, are our kernels in its graph.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -181,7 +182,7 @@ impl Wiring {
             Ok(()) => {}
             Err(RunError::OverBudget { needed }) if needed > self.budget => {
                 return Err(LoadError::OverBudget {
-                    what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                    what: title(node),
                     needed,
                     budget: self.budget,
                 });
@@ -212,6 +213,13 @@ impl Wiring {
             let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
             Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
+        if let Some(what) = nan::passed_over(node) {
+            return Err(LoadError::UnsupportedOperator {
+                operator: format!("{} with {what}", node.full_operator()),
+                node: node.name.clone(),
+                hint: String::new(),
+            });
+        }
         if let Some(operator) = nan::in_place(node) {
             return Ok((operator, Vec::new()));
         }
@@ -260,7 +268,7 @@ impl Wiring {
         let sizes = node.inputs.iter().filter_map(|name| self.constants.get(name)?.values::<i64>());
         match sizes.flatten().find(|size| **size > i64::from(i32::MAX)) {
             Some(size) => Err(LoadError::OverBudget {
-                what: format!("{} (node `{}`)", node.full_operator(), node.name),
+                what: title(node),
                 needed: size.unsigned_abs(),
                 budget: self.budget,
             }),
@@ -272,6 +280,12 @@ impl Wiring {
         let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
         self.outlets.get(name).copied().ok_or_else(unknown)
     }
+}
+
+/// The node as an error names it: by its name, or by what it makes.
+fn title(node: &NodeParts) -> String {
+    let name = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|name| !name.is_empty());
+    name.map_or_else(|| node.full_operator(), |name| format!("{} (node `{name}`)", node.full_operator()))
 }
 
 type Builder = fn(&ParsingContext<'_>, &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;

@@ -309,3 +309,9 @@ fn a_call_that_fails_does_not_spoil_the_next() {
         }
     }
 }
+
+#[test]
+fn what_tract_would_pass_over_is_refused() {
+    let model = sketch().node_with("Attention", &["x", "x", "x"], "y", &[("left_window_size", 2)]);
+    assert_eq!(model.load().err().unwrap().to_string(), "unsupported operator Attention with a window");
+}

@@ -2,6 +2,8 @@
 //! the libraries changed at random. What the libraries answer is compared over the whole zoo in
 //! the suite of the fixtures.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of the tests are small")]
+
 use std::path::Path;
 use std::sync::Arc;
 

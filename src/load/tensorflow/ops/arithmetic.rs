@@ -175,6 +175,7 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
         "TruncateMod" => w.binary(math::rem(), a, b),
         "DivNoNan" | "Xdivy" => {
             let inputs = w.same(&[a, b])?;
+            #[allow(clippy::type_complexity, reason = "the same function in two precisions")]
             let (f, g): (fn(f32, f32) -> f32, fn(f64, f64) -> f64) = if op == "DivNoNan" {
                 (|a, b| if b == 0.0 { 0.0 } else { a / b }, |a, b| if b == 0.0 { 0.0 } else { a / b })
             } else {

@@ -190,7 +190,7 @@ fn bucketize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
             let numbers = numbers.to_plain_array_view::<f64>()?;
             let place = |v: &f64| {
                 // A NaN lies above all boundaries, as a binary search that compares has it.
-                let below = boundaries.partition_point(|b| !(*v < f64::from(*b)));
+                let below = boundaries.partition_point(|b| v.is_nan() || *v >= f64::from(*b));
                 i32::try_from(below).unwrap_or(i32::MAX)
             };
             Ok(tvec!(EngineTensor::from(numbers.map(place)).into_tvalue()))

@@ -125,6 +125,7 @@ impl Wiring<'_> {
     }
 
     /// Part of a dimension.
+    #[allow(clippy::needless_pass_by_value, reason = "sizes are handed over as they are")]
     pub(super) fn cut(&mut self, x: OutletId, axis: usize, start: impl ToDim, end: impl ToDim) -> One {
         let (start, end) = (start.to_dim(), end.to_dim());
         if start == TDim::from(0) && end == self.dim(x, axis)? {

@@ -70,7 +70,7 @@ impl<'m> Wiring<'m> {
         let mut elements = 0_usize;
         for fact in &outputs {
             let dims = fact.shape.iter().map(|d| d.as_i64().map_or(Some(1), |d| usize::try_from(d).ok()));
-            let size = dims.fold(Some(1_usize), |n, d| n?.checked_mul(d?)).unwrap_or(usize::MAX);
+            let size = { dims }.try_fold(1_usize, |n, d| n.checked_mul(d?)).unwrap_or(usize::MAX);
             elements = elements.saturating_add(size);
             let needed = (size as u64).saturating_mul(fact.datum_type.size_of() as u64);
             if needed > self.budget {
