@@ -88,11 +88,6 @@ impl Attributes {
         }
     }
 
-    /// Takes an attribute out, so that its memory can go.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)?.value
-    }
-
     pub(super) fn into_inner(self) -> HashMap<String, AttrValue> {
         self.0
     }

@@ -17,6 +17,12 @@ const MAX_OPERATORS: usize = 1 << 15;
 
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    if graph.nodes.len() > MAX_OPERATORS {
+        return Err(malformed(format!(
+            "the outputs need {} nodes, more than {MAX_OPERATORS}",
+            graph.nodes.len()
+        )));
+    }
     let unknown =
         || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
     // A loop over variables leaves them behind; the loop is what there is to say.
