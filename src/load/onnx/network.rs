@@ -181,11 +181,7 @@ impl Wiring {
         match kernel.run(&views, &mut outputs, &RunContext { max_tensor_bytes: MAX_AHEAD }) {
             Ok(()) => {}
             Err(RunError::OverBudget { needed }) if needed > self.budget => {
-                return Err(LoadError::OverBudget {
-                    what: title(node),
-                    needed,
-                    budget: self.budget,
-                });
+                return Err(LoadError::OverBudget { what: title(node), needed, budget: self.budget });
             }
             // It may be in a branch that is never taken: it fails when it runs.
             Err(_) => return Ok(false),

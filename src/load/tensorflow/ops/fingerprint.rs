@@ -1,4 +1,4 @@
-//! `FarmHash`'s `Fingerprint64`: how TensorFlow sorts strings into buckets. Fixed for all time, because
+//! `FarmHash`'s `Fingerprint64`: how `TensorFlow` sorts strings into buckets. Fixed for all time, because
 //! models depend on it.
 
 const K0: u64 = 0xc3a5_c85c_97cb_3127;
