@@ -63,7 +63,7 @@ fn swap(served: &Served, file: &[u8], a_second: u32, done: &AtomicBool) {
     let mut version = 0_u64;
     while !done.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_secs(1) / a_second.max(4));
-        if a_second > 0 && (a_second >= 4 || version % 4 == 0) {
+        if a_second > 0 && (a_second >= 4 || version.is_multiple_of(4)) {
             served.publish(&version.to_string(), file);
         }
         version += 1;

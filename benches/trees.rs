@@ -68,7 +68,7 @@ fn tree(random: &mut Random, depth: usize, leaves: usize) -> String {
     let mut left = vec![-1_i64];
     let mut levels = vec![0];
     let mut open = vec![0];
-    while !open.is_empty() && (left.len() + 1) / 2 < leaves {
+    while !open.is_empty() && left.len().div_ceil(2) < leaves {
         let node = open.swap_remove(random.below(open.len()));
         if levels[node] == depth {
             continue;

@@ -71,9 +71,9 @@ fn main() -> ExitCode {
         Ok(report) => {
             let agrees = report.samples.iter().all(|s| s.differences.is_empty());
             if arguments.json {
-                print_json(&report)
+                print_json(&report);
             } else {
-                print_text(&report)
+                print_text(&report);
             }
             if agrees { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }

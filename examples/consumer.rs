@@ -174,7 +174,7 @@ fn commit(
     consumer: &BaseConsumer,
     next: &BTreeMap<i32, i64>,
 ) -> Result<()> {
-    producer.flush(Duration::from_secs(60))?;
+    producer.flush(Duration::from_mins(1))?;
     if producer.context().failed.load(Ordering::Relaxed) {
         return Err("scores could not be produced; their events are not committed".into());
     }

@@ -48,6 +48,10 @@ mod batcher;
 mod error;
 mod features;
 mod index;
+#[cfg_attr(
+    not(feature = "onnx"),
+    allow(dead_code, unused_imports, reason = "most operators are reached by the ONNX loader only")
+)]
 mod kernel;
 pub mod load;
 mod models;

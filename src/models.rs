@@ -215,6 +215,7 @@ impl Subscription {
             .into_iter()
             .map(|(name, signature)| Ok((model_name(&name)?, signature)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
+        #[allow(clippy::infallible_destructuring_match, reason = "there are two sources with Kafka")]
         let topic: Arc<dyn Topic> = match self.source {
             #[cfg(feature = "kafka")]
             Source::Kafka(topic) => {

@@ -213,11 +213,11 @@ fn sources() -> Vec<Source> {
     // Half of all are ONNX, the other half is shared by the other formats.
     let (mut onnx, others): (Vec<_>, Vec<_>) =
         by_format.into_iter().partition(|(format, _)| format == "onnx");
-    let mut onnx = onnx.remove(0).1.into_iter();
+    let onnx = onnx.remove(0).1.into_iter();
     let mut others: Vec<_> = others.into_iter().map(|(_, sources)| sources.into_iter()).collect();
     let mut mixed = Vec::new();
     let mut turn = 0;
-    while let Some(source) = onnx.next() {
+    for source in onnx {
         mixed.push(source);
         let count = others.len();
         mixed.extend((0..count).find_map(|i| others[(turn + i) % count].next()));

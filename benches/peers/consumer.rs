@@ -18,7 +18,7 @@ use crate::{broker, table};
 
 const EVENTS: usize = 200_000;
 const TURNS: usize = 7;
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 /// Both consumers, in turns, over the same events.
 pub(crate) fn consumer() -> Vec<Figure> {

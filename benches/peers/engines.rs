@@ -133,9 +133,10 @@ impl Contender for BareTract<'_> {
 
     fn call(&mut self, index: usize) {
         let index = index % self.batches.len();
-        let input = match self.prepared {
-            true => self.inputs[index].clone(),
-            false => tensor(&self.shape, self.batches[index]).into_tvalue(),
+        let input = if self.prepared {
+            self.inputs[index].clone()
+        } else {
+            tensor(&self.shape, self.batches[index]).into_tvalue()
         };
         let outputs = self.state.run(tvec!(input)).unwrap();
         if !self.prepared {

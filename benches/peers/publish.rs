@@ -59,7 +59,7 @@ fn small() -> [Figure; 2] {
             let position = writer.commit().unwrap()[0];
             let committed = start.elapsed();
             while live.load(Ordering::Acquire) < position.offset {
-                assert!(start.elapsed() < Duration::from_secs(60), "not live: {}", models.status());
+                assert!(start.elapsed() < Duration::from_mins(1), "not live: {}", models.status());
                 std::thread::sleep(GLANCE);
             }
             let status = models.status();

@@ -1,4 +1,4 @@
-//! The contender behind a network: MLServer on loopback, over gRPC and over REST.
+//! The contender behind a network: `MLServer` on loopback, over gRPC and over REST.
 //!
 //! Both speak the Open Inference Protocol, version 2.
 
@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use crate::support::{Work, folder};
 use crate::turns::Contender;
 
-/// A running MLServer; it ends with this.
+/// A running `MLServer`; it ends with this.
 pub(crate) struct MlServer {
     process: Child,
     http: u16,
@@ -45,7 +45,7 @@ impl MlServer {
         let mut server = Self { process, http, grpc };
         let start = Instant::now();
         while !server.is_ready() {
-            assert!(start.elapsed() < Duration::from_secs(180), "MLServer does not get ready: see {home:?}");
+            assert!(start.elapsed() < Duration::from_mins(3), "MLServer does not get ready: see {home:?}");
             assert!(server.process.try_wait().unwrap().is_none(), "MLServer has ended: see {home:?}");
             std::thread::sleep(Duration::from_millis(200));
         }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use modelswap::load::{Formats, LoadOptions, Model, Payload};
 use modelswap::topic::{MemoryTopic, Topic};
 use modelswap::wire::{Header, SHA256_HEADER, VERSION_HEADER};
-use modelswap::{
-    ModelScorer, Models, NamedTensors, Position, Provenance, Rows, Sha256Digest, Shape, Snapshot, Tensor,
-};
+use modelswap::{ModelScorer, Models, Position, Provenance, Rows, Sha256Digest, Snapshot};
 
 /// A model of the benches, with rows to score.
 pub(crate) struct Work {
@@ -107,7 +105,7 @@ impl Served {
         let scorer = models.scorer(&work.name).unwrap();
         let served = Self { topic, models, scorer, name: work.name.clone() };
         served.publish("1", work.file());
-        wait(served.scorer.ready(Duration::from_secs(60))).unwrap();
+        wait(served.scorer.ready(Duration::from_mins(1))).unwrap();
         served
     }
 
@@ -132,11 +130,4 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
 /// Where the models are and the figures go: `target/bench`.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
-}
-
-/// An input by its name, as [`NamedTensors`].
-pub(crate) fn named(input: &str, shape: &[usize], values: &[f32]) -> NamedTensors {
-    let mut tensor = Tensor::default();
-    tensor.reset::<f32>(Shape::new(shape).unwrap()).copy_from_slice(values);
-    NamedTensors::new().with(input, tensor)
 }

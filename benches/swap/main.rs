@@ -12,7 +12,6 @@ mod plot;
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use feed::{Feed, Variant};
@@ -83,8 +82,8 @@ fn main() {
     let memory = memory_results(&large, &small);
     println!("{}", serde_json::to_string_pretty(&memory).unwrap());
 
-    let beside = Run::of(&large, phase, |_| Scored::new(&small, Some(Served::start(&small))));
-    let itself = Run::of(&large, phase, |_| Scored::new(&large, None));
+    let beside = Run::of(&large, phase, Some(&small));
+    let itself = Run::of(&large, phase, None);
     plot::write(&folder().join("swap.svg"), &beside, phase);
 
     println!("| scored meanwhile | phase | predictions | swaps | p50 us | p99 us | p99.9 us | max us |");
@@ -116,19 +115,6 @@ fn main() {
     std::fs::write(folder().join("swap.json"), serde_json::to_vec_pretty(&results).unwrap()).unwrap();
 }
 
-/// What is scored in a run.
-struct Scored<'a> {
-    work: &'a Work,
-    /// The subscription that serves it; `None` where it is the model that is swapped.
-    served: Option<Served>,
-}
-
-impl<'a> Scored<'a> {
-    const fn new(work: &'a Work, served: Option<Served>) -> Self {
-        Self { work, served }
-    }
-}
-
 /// One thread that scores without a pause, through all phases.
 pub(crate) struct Run {
     histograms: [Histogram<u64>; 2],
@@ -145,35 +131,35 @@ pub(crate) struct Bucket {
 }
 
 impl Run {
-    fn of<'a>(large: &'a Work, phase: Duration, scored: impl FnOnce(&Models) -> Scored<'a>) -> Self {
+    /// Swaps `large`, and scores `other` meanwhile, or else `large` itself.
+    fn of(large: &Work, phase: Duration, other: Option<&Work>) -> Self {
         let variants = Variant::pair(large);
         let feed = Feed::new(&large.name, variants);
         let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
         feed.publish();
         let scorer = models.scorer(&large.name).unwrap();
-        wait(scorer.ready(Duration::from_secs(60))).unwrap();
-        let scored = scored(&models);
-        let meanwhile = scored.served.as_ref().map_or(&scorer, |s| &s.scorer);
+        wait(scorer.ready(Duration::from_mins(1))).unwrap();
+        let other = other.map(|work| (work, Served::start(work)));
+        let (work, meanwhile) = other.as_ref().map_or((large, &scorer), |(work, s)| (*work, &s.scorer));
 
         let begun = Instant::now();
         let sampler = Sampler::start(begun);
-        let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+        let mut releases = 0;
         let mut run = std::thread::scope(|scope| {
-            let scoring = scope.spawn(|| score(meanwhile, scored.work, begun, phase));
+            let scoring = scope.spawn(|| score(meanwhile, work, begun, phase));
             for (kind, index) in PHASES.into_iter().zip(0_u32..) {
                 let end = phase * (index + 1);
                 if kind == Phase::Swapping {
-                    publish_every_second(&feed, begun, end, &swaps);
+                    releases += publish_every_second(&feed, begun, end);
                 }
                 std::thread::sleep(end.saturating_sub(begun.elapsed()));
             }
-            done.store(true, Ordering::Relaxed);
             scoring.join().unwrap()
         });
-        run.swaps = swaps.into_inner();
+        // On a machine that is busy otherwise, a newer release may overtake one that is still loading.
         let status = models.status();
-        let swapped = status.model(&large.name).map_or(0, |m| m.swaps);
-        assert_eq!(swapped, run.swaps + 1, "releases that were not swapped in: {status}");
+        run.swaps = status.model(&large.name).map_or(0, |m| m.swaps.saturating_sub(1));
+        println!("{releases} releases, {} swaps", run.swaps);
         run.memory = sampler.stop();
         wait(models.shutdown());
         run
@@ -203,15 +189,18 @@ impl Run {
     }
 }
 
-/// Releases one second apart; none so late that it would not be live before the phase ends.
-fn publish_every_second(feed: &Feed, begun: Instant, end: Duration, swaps: &AtomicU64) {
+/// Releases one second apart, none so late that it would not be live before the phase ends; answers
+/// how many.
+fn publish_every_second(feed: &Feed, begun: Instant, end: Duration) -> u64 {
+    let mut releases = 0;
     let mut next = begun.elapsed();
     while next + Duration::from_secs(1) <= end {
         std::thread::sleep(next.saturating_sub(begun.elapsed()));
         feed.publish();
-        swaps.fetch_add(1, Ordering::Relaxed);
+        releases += 1;
         next += Duration::from_secs(1);
     }
+    releases
 }
 
 /// Scores one row after the other until all phases are over.
@@ -263,7 +252,7 @@ fn memory_results(large: &Work, small: &Work) -> MemoryResults {
     let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
     let scorer = models.scorer(&large.name).unwrap();
     feed.publish();
-    wait(scorer.ready(Duration::from_secs(60))).unwrap();
+    wait(scorer.ready(Duration::from_mins(1))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let before = memory::resident();
     memory::reset_peak();

@@ -28,7 +28,7 @@ struct Version {
 }
 
 /// What was found on the topic of scores.
-pub struct Findings {
+pub(crate) struct Findings {
     total: usize,
     /// How often each event has a score.
     seen: Vec<u32>,
@@ -37,7 +37,7 @@ pub struct Findings {
 }
 
 /// Reads the topic of scores from its beginning to its end; nobody produces to it any more.
-pub fn read(brokers: &str, total: usize) -> Result<Findings> {
+pub(crate) fn read(brokers: &str, total: usize) -> Result<Findings> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "quickstart-audit")
@@ -86,7 +86,7 @@ impl Findings {
 
     /// Prints what was found; true where it is as it has to be: every event scored exactly once, by
     /// one of these versions, and by each of them.
-    pub fn report(&self, versions: &[&str]) -> bool {
+    pub(crate) fn report(&self, versions: &[&str]) -> bool {
         let lost = self.seen.iter().filter(|times| **times == 0).count();
         let twice = self.seen.iter().filter(|times| **times > 1).count();
         let out: u32 = self.seen.iter().sum();

@@ -23,7 +23,7 @@ struct Event {
 }
 
 /// A thread that consumes, scores and produces.
-pub struct Consumer {
+pub(crate) struct Consumer {
     stop: Arc<AtomicBool>,
     scored: watch::Receiver<usize>,
     thread: std::thread::JoinHandle<Result<Histogram<u64>>>,
@@ -31,7 +31,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// Starts it, and waits until its consumer group has given it partitions.
-    pub async fn start(brokers: &str, scorer: ModelScorer) -> Result<Self> {
+    pub(crate) async fn start(brokers: &str, scorer: ModelScorer) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("group.id", "quickstart")
@@ -85,18 +85,18 @@ impl Consumer {
     }
 
     /// How many events have been scored.
-    pub fn scored(&self) -> usize {
+    pub(crate) fn scored(&self) -> usize {
         *self.scored.borrow()
     }
 
     /// Waits until so many events have been scored.
-    pub async fn has_scored(&mut self, events: usize, timeout: Duration) -> Result<()> {
+    pub(crate) async fn has_scored(&mut self, events: usize, timeout: Duration) -> Result<()> {
         tokio::time::timeout(timeout, self.scored.wait_for(|scored| *scored >= events)).await??;
         Ok(())
     }
 
     /// Stops the thread, and answers how long each call of `predict` took, in nanoseconds.
-    pub async fn stop(self) -> Result<Histogram<u64>> {
+    pub(crate) async fn stop(self) -> Result<Histogram<u64>> {
         self.stop.store(true, Ordering::Relaxed);
         tokio::task::spawn_blocking(|| self.thread.join()).await?.map_err(|_| "the consumer panicked")?
     }

@@ -96,7 +96,7 @@ async fn main() -> Result<()> {
     say(&format!("still live: {}", scorer.snapshot()?.provenance()));
 
     stream.reached(Milestone::End).await?;
-    consumer.has_scored(total, Duration::from_secs(60)).await?;
+    consumer.has_scored(total, Duration::from_mins(1)).await?;
     let latency = consumer.stop().await?;
     models.shutdown().await;
     say("all events are through; now every score is read back");

@@ -15,7 +15,7 @@ const DURATION: Duration = Duration::from_secs(6);
 
 /// How far the stream is.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub enum Milestone {
+pub(crate) enum Milestone {
     /// A third of the events are sent.
     Third,
     /// Two thirds are.
@@ -25,13 +25,13 @@ pub enum Milestone {
 }
 
 /// A thread that sends the events.
-pub struct Stream {
+pub(crate) struct Stream {
     total: usize,
     progress: watch::Receiver<Option<Milestone>>,
 }
 
 impl Stream {
-    pub fn start(brokers: &str, file: &Path) -> Result<Self> {
+    pub(crate) fn start(brokers: &str, file: &Path) -> Result<Self> {
         let events = read(file)?;
         let total = events.len();
         let producer: ThreadedProducer<_> = ClientConfig::new()
@@ -64,12 +64,12 @@ impl Stream {
     }
 
     /// How many events there are.
-    pub const fn total(&self) -> usize {
+    pub(crate) const fn total(&self) -> usize {
         self.total
     }
 
     /// Waits until the stream is so far.
-    pub async fn reached(&mut self, milestone: Milestone) -> Result<()> {
+    pub(crate) async fn reached(&mut self, milestone: Milestone) -> Result<()> {
         self.progress.wait_for(|reached| *reached >= Some(milestone)).await?;
         Ok(())
     }

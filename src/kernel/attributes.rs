@@ -53,10 +53,6 @@ impl Attributes {
         self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.values.keys().map(String::as_str)
-    }
-
     accessor!(int, Int, Option<i64>, v => Some(*v));
     accessor!(float, Float, Option<f32>, v => Some(*v));
     accessor!(string, String, Option<&'a str>, v => Some(v.as_str()));

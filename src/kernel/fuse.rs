@@ -28,7 +28,7 @@ fn layers(draft: &mut Draft) -> Result<(), ProgramError> {
     let mut gone = vec![false; draft.steps.len()];
     for at in 0..draft.steps.len() {
         let Some(mut dense) = dense_of(draft, at)? else { continue };
-        let (mut last, mut taken) = (at, false);
+        let mut last = at;
         while let Some(next) = readers.only(draft, last) {
             let Some(step) = draft.steps.get(next) else { break };
             let Some(input) = output_of(draft, last) else { break };
@@ -45,11 +45,9 @@ fn layers(draft: &mut Draft) -> Result<(), ProgramError> {
                 break;
             }
             gone.get_mut(last).into_iter().for_each(|g| *g = true);
-            (last, taken) = (next, true);
+            last = next;
         }
-        if !taken {
-            continue;
-        }
+        release_weights(draft, &readers, at);
         let inputs =
             draft.steps.get(at).map(|s| s.inputs.iter().copied().take(1).collect()).unwrap_or_default();
         if let Some(step) = draft.steps.get_mut(last) {
@@ -63,15 +61,26 @@ fn layers(draft: &mut Draft) -> Result<(), ProgramError> {
     Ok(())
 }
 
+/// Lets go of constants that a step has laid out for itself and that nobody else reads, so that no
+/// two layers of a large model are held twice at a time.
+fn release_weights(draft: &mut Draft, readers: &Readers, at: usize) {
+    let held = draft.steps.get(at).map(|s| s.inputs.iter().skip(1).copied().flatten().collect::<Vec<_>>());
+    for value in held.unwrap_or_default() {
+        if readers.count(value) == 1
+            && let Some(value) = draft.values.get_mut(value)
+        {
+            value.constant = None;
+        }
+    }
+}
+
 /// The layer that a step is, made anew so that it can be changed.
 fn dense_of(draft: &Draft, at: usize) -> Result<Option<Dense>, ProgramError> {
     let Some(step) = draft.steps.get(at) else { return Ok(None) };
     if !step.node.is("Gemm") && !step.node.is("MatMul") {
         return Ok(None);
     }
-    let constants: Vec<_> =
-        step.inputs.iter().map(|i| i.map(|i| draft.constant(Some(i)).map(Arc::as_ref))).collect();
-    layer(&step.node, &constants).map_err(|e| ProgramError::of(&step.node, e))
+    layer(&step.node, &draft.given(&step.inputs)).map_err(|e| ProgramError::of(&step.node, e))
 }
 
 /// The constant that a step adds to each row of its other input.
@@ -236,6 +245,11 @@ impl Readers {
             readers.entry(*value).or_insert_with(|| smallvec![]).push(None);
         }
         Self(readers)
+    }
+
+    /// How often a value is read.
+    fn count(&self, value: usize) -> usize {
+        self.0.get(&value).map_or(0, smallvec::SmallVec::len)
     }
 
     /// The one step that reads the one output of a step.

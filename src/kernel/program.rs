@@ -9,8 +9,12 @@ use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 mod compile;
 pub(crate) use compile::{Draft, Planned};
+mod order;
 mod parts;
+mod slots;
 pub(crate) use parts::{GraphParts, InputParts, NodeParts, ProgramError};
+#[cfg(test)]
+mod tests;
 
 /// A sequence of kernels over numbered tensors. Immutable: any number of threads share it, each
 /// with a [`Scratch`] of its own.
@@ -190,6 +194,7 @@ impl Program {
     }
 
     /// The number of kernels that a run calls.
+    #[cfg(test)]
     pub(crate) fn steps(&self) -> usize {
         self.steps.len()
     }

@@ -15,10 +15,15 @@ mod onnx;
 pub mod payload;
 pub mod samples;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "the samples need a part of it"))]
 pub(crate) mod tensor_proto;
 #[cfg(feature = "tensorflow")]
 mod tensorflow;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+#[cfg_attr(
+    not(all(feature = "onnx", feature = "tensorflow")),
+    allow(dead_code, unused_imports, reason = "each of the two formats uses a part of it")
+)]
 mod tract;
 pub(crate) mod trees;
 

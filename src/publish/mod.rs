@@ -94,7 +94,9 @@ impl Publisher {
 
     /// Publishes a model file as the new release of `model`.
     ///
-    /// An ONNX file whose weights lie in another file beside it is published with them in it.
+    /// An ONNX file whose weights lie in another file beside it is published with them in it; the
+    /// directory of a TensorFlow `SavedModel` as one frozen graph, see
+    /// [`freeze_saved_model`](crate::load::freeze_saved_model).
     ///
     /// An artifact is written even where it lies on the topic already: to publish again repairs
     /// whatever is wrong with it there.
@@ -111,7 +113,7 @@ impl Publisher {
         options: PublishOptions,
     ) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        let mut file = file.into();
+        let mut file = file.into().frozen(&options.interface, self.memory_budget)?;
         let artifact = file.artifact(options.format.clone())?;
         let mut release = draft(model, artifact, options.version.as_deref())?;
         release.interface = options.interface;

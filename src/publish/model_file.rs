@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::config;
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
-use crate::release::{Artifact, Sha256Digest};
+use crate::release::{Artifact, Interface, Sha256Digest};
 use crate::wire::CHUNK_BYTES;
 
 /// A model file to publish: a path, or bytes at hand.
@@ -79,6 +79,32 @@ impl ModelFile {
             Source::Payload(payload) => Ok(payload.clone()),
             Source::Path(_) => Ok(Payload::from_chunks(self.chunks()?.collect::<Result<Vec<_>, _>>()?)),
         }
+    }
+
+    /// A TensorFlow `SavedModel` directory as the one artifact that it is frozen to; a file as it is.
+    #[cfg(feature = "tensorflow")]
+    pub(super) fn frozen(self, interface: &Interface, memory_budget: u64) -> Result<Self, Error> {
+        use crate::load::{LoadOptions, freeze_saved_model};
+        let Source::Path(path) = &self.source else { return Ok(self) };
+        if !path.is_dir() {
+            return Ok(self);
+        }
+        let options = LoadOptions {
+            inputs: interface.inputs.clone(),
+            outputs: interface.outputs.clone(),
+            signature: interface.signature.clone(),
+            memory_budget,
+        };
+        match freeze_saved_model(path, &options) {
+            Ok(frozen) => Ok(frozen.into()),
+            Err(error) => Err(Error::new(ErrorKind::Rejected, format!("{self}: {error}"))),
+        }
+    }
+
+    #[cfg(not(feature = "tensorflow"))]
+    #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+    pub(super) fn frozen(self, _: &Interface, _: u64) -> Result<Self, Error> {
+        Ok(self)
     }
 
     /// The file with the tensors in it that an ONNX exporter wrote beside it; `None` where there are
@@ -207,5 +233,22 @@ mod tests {
         let error = ModelFile::from(Path::new("/nowhere/m.onnx")).artifact(None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("/nowhere/m.onnx"));
+    }
+
+    #[cfg(feature = "tensorflow")]
+    #[test]
+    fn a_saved_model_directory_becomes_one_frozen_graph() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/zoo/tf1_half_plus_two/saved_model");
+        let file = ModelFile::from(folder).frozen(&Interface::default(), 1 << 30).unwrap();
+        let payload = file.payload().unwrap();
+        assert_eq!(crate::load::Formats::default().choose(None, &payload).unwrap().format(), "tensorflow");
+    }
+
+    #[cfg(feature = "tensorflow")]
+    #[test]
+    fn a_directory_that_is_no_saved_model_is_refused() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let refused = ModelFile::from(folder).frozen(&Interface::default(), 1 << 30).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Rejected);
     }
 }

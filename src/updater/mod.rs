@@ -228,6 +228,8 @@ impl Updater {
         // Who awaits the shutdown can count on nothing being held here any more.
         self.retired.clear();
         self.slots = Arc::default();
+        // Nor the model of a load that was under way.
+        outcomes.try_iter().for_each(drop);
         drop(done);
     }
 

@@ -19,7 +19,6 @@ fn a_tabular_onnx_model_is_called_without_an_allocation() {
         "sk_rf_reg",
         "sk_gb_binary",
         "sk_hgb_missing",
-        "sk_svc_rbf",
         "sk_mlp",
         "xgb_onnx_pipeline",
         "lgb_onnx_binary",

@@ -15,7 +15,7 @@ use modelswap::{
 
 use crate::{NONE, allocations_and_frees};
 
-const SWAPS: i64 = 200;
+const SWAPS: i64 = 50;
 
 #[tokio::test]
 async fn a_thread_that_calls_the_scorer_neither_allocates_nor_frees_during_swaps() {
@@ -45,7 +45,7 @@ async fn under_swaps(call: impl Fn(&ModelScorer, &mut [f32]) -> Position + Send 
         .unwrap();
     let scorer = models.scorer("fraud").unwrap();
     publish(&topic, 0);
-    scorer.ready(Duration::from_secs(60)).await.unwrap();
+    scorer.ready(Duration::from_mins(1)).await.unwrap();
 
     let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(-1)));
     let (stop_scoring, last) = (stop.clone(), seen.clone());

@@ -13,10 +13,10 @@ use modelswap::{
     Tensor, TensorSpec, TensorView,
 };
 
-pub const WAIT: Duration = Duration::from_secs(30);
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 
 /// Models of the form `script:<what it does>:<score>`, for one row of two values.
-pub struct ScriptLoader {
+pub(crate) struct ScriptLoader {
     /// How many models were loaded.
     pub loaded: AtomicUsize,
     /// How many models are alive.
@@ -24,7 +24,7 @@ pub struct ScriptLoader {
 }
 
 impl ScriptLoader {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { loaded: AtomicUsize::new(0), alive: Arc::default() })
     }
 }
@@ -88,30 +88,30 @@ impl Model for Script {
 }
 
 /// A topic in memory with a subscriber that knows scripts.
-pub struct World {
+pub(crate) struct World {
     pub topic: MemoryTopic,
     pub loader: Arc<ScriptLoader>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { topic: MemoryTopic::new("models", 2), loader: ScriptLoader::new() }
     }
 
-    pub fn subscription(&self) -> Subscription {
+    pub(crate) fn subscription(&self) -> Subscription {
         Models::subscribe_to(Arc::new(self.topic.clone())).model("fraud").loader(self.loader.clone())
     }
 
-    pub fn start(&self) -> Models {
+    pub(crate) fn start(&self) -> Models {
         self.subscription().start().unwrap()
     }
 
     /// Writes one record to partition 0.
-    pub fn put(&self, key: &str, value: Option<&[u8]>, headers: &[(&str, &str)]) -> Position {
+    pub(crate) fn put(&self, key: &str, value: Option<&[u8]>, headers: &[(&str, &str)]) -> Position {
         self.put_in(0, key, value, headers)
     }
 
-    pub fn put_in(
+    pub(crate) fn put_in(
         &self,
         partition: i32,
         key: &str,
@@ -129,13 +129,13 @@ impl World {
     }
 
     /// Publishes a script in one record.
-    pub fn plain(&self, version: &str, script: &str) -> Position {
+    pub(crate) fn plain(&self, version: &str, script: &str) -> Position {
         let digest = Sha256Digest::of([script.as_bytes()]).to_string();
         self.put("fraud", Some(script.as_bytes()), &[("sha256", &digest), ("version", version)])
     }
 
     /// Writes the chunks of a script, of the given length each, and answers its artifact.
-    pub fn chunks(&self, script: &str, length: usize) -> Artifact {
+    pub(crate) fn chunks(&self, script: &str, length: usize) -> Artifact {
         let mut artifact = Artifact::of(script.as_bytes(), None);
         let model = "fraud".parse().unwrap();
         for (i, chunk) in script.as_bytes().chunks(length).enumerate() {
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Writes a release document with these extra fields (JSON, ending in a comma).
-    pub fn commit(&self, version: &str, artifact: &Artifact, extra: &str) -> Position {
+    pub(crate) fn commit(&self, version: &str, artifact: &Artifact, extra: &str) -> Position {
         let artifact = serde_json::to_string(artifact).unwrap();
         let document = format!(
             r#"{{{extra}"schema":1,"model":"fraud","version":"{version}","sequence":1,"time_ms":1,"artifact":{artifact}}}"#
@@ -157,7 +157,7 @@ impl World {
 }
 
 /// Waits until the status is as wanted.
-pub async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -> bool) -> Arc<Status> {
+pub(crate) async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -> bool) -> Arc<Status> {
     let mut watch = models.watch_status();
     match tokio::time::timeout(WAIT, watch.wait_for(wanted)).await {
         Ok(status) => status.unwrap(),
@@ -165,12 +165,12 @@ pub async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -> bool)
     }
 }
 
-pub async fn wait_live(models: &Models, version: &str) -> Arc<Status> {
+pub(crate) async fn wait_live(models: &Models, version: &str) -> Arc<Status> {
     wait(models, &format!("{version} live"), |s| s.live_version("fraud") == Some(version)).await
 }
 
 /// Waits for a rejection of what stands at `position`, and answers its text.
-pub async fn wait_rejected(models: &Models, position: Position) -> String {
+pub(crate) async fn wait_rejected(models: &Models, position: Position) -> String {
     let rejected = |s: &Status| {
         s.model("fraud").and_then(|m| m.last_rejected.clone()).filter(|r| r.position == position)
     };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// One model of the zoo.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub name: String,
     file: String,
     pub format: String,
@@ -23,17 +23,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn model(&self) -> PathBuf {
+    pub(crate) fn model(&self) -> PathBuf {
         self.folder().join(&self.file)
     }
 
     /// The directories of samples, with the number of rows in each.
-    pub fn samples(&self) -> impl Iterator<Item = (usize, PathBuf)> {
+    pub(crate) fn samples(&self) -> impl Iterator<Item = (usize, PathBuf)> {
         self.batches.iter().map(|batch| (*batch, self.folder().join(format!("batch_{batch}"))))
     }
 
     /// True for TensorFlow's own recurrent layers, for which an error that says what to do is enough.
-    pub fn may_be_refused(&self) -> bool {
+    pub(crate) fn may_be_refused(&self) -> bool {
         self.recurrent && matches!(self.format.as_str(), "graphdef" | "saved_model")
     }
 
@@ -43,7 +43,7 @@ impl Entry {
 }
 
 /// All models of the zoo.
-pub fn read() -> Vec<Entry> {
+pub(crate) fn read() -> Vec<Entry> {
     let text = std::fs::read(zoo().join("zoo.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }

@@ -7,7 +7,7 @@ use crate::catalogue::Entry;
 use crate::score::Outcome;
 
 /// The page in Markdown: one table for each format, one line for each model.
-pub fn page(outcomes: &[(Entry, Outcome)]) -> String {
+pub(crate) fn page(outcomes: &[(Entry, Outcome)]) -> String {
     let mut formats: BTreeMap<&str, Vec<&(Entry, Outcome)>> = BTreeMap::new();
     for outcome in outcomes {
         formats.entry(&outcome.0.format).or_default().push(outcome);

@@ -15,13 +15,13 @@ const PIECES: [usize; 2] = [1, 7];
 
 /// What became of a model.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Agrees { engine: &'static str },
     Refused(String),
     Differs(String),
 }
 
-pub fn score(entry: &Entry) -> Outcome {
+pub(crate) fn score(entry: &Entry) -> Outcome {
     let model = match load(entry) {
         Ok(model) => model,
         Err(reason) => return Outcome::Refused(reason),

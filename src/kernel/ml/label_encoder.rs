@@ -18,12 +18,12 @@ pub(super) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     if node.version < 2 || node.attributes.contains("classes_strings") {
         return Ok(Box::new(CategoryMapper::of_classes(node.attributes)?));
     }
-    Ok(Box::new(LabelEncoder::new(node.attributes)?))
+    Ok(Box::new(LabelEncoder::new(node.attributes, node.version)?))
 }
 
-/// An element that is no key becomes the default. NaN is an element like others: it becomes the value
-/// of the key NaN, where there is one, and the default else. Of a key that is listed twice the first
-/// counts, as in onnxruntime.
+/// An element that is no key becomes the default. From version 4 on NaN is an element like others: it
+/// becomes the value of the key NaN, where there is one, and the default else; before, it is no key,
+/// as in onnxruntime. Of a key that is listed twice the first counts, as there too.
 #[derive(Debug)]
 pub(super) struct LabelEncoder {
     keys: Keys,
@@ -43,7 +43,7 @@ enum Keys {
 }
 
 impl LabelEncoder {
-    fn new(attributes: &Attributes) -> Result<Self, BuildError> {
+    fn new(attributes: &Attributes, version: i64) -> Result<Self, BuildError> {
         let keys = column(attributes, "keys")?;
         let values = column(attributes, "values")?;
         let (key_count, value_count) = (keys.shape().elements(), values.shape().elements());
@@ -54,7 +54,7 @@ impl LabelEncoder {
         }
         let default = default(attributes, values.element_type())?;
         let key_type = keys.element_type();
-        let keys = match keys.view().data() {
+        let mut keys = match keys.view().data() {
             DataView::I64(keys) => Keys::Ints(first_positions(keys.iter().copied())),
             DataView::I32(keys) => Keys::Ints(first_positions(keys.iter().copied().map(i64::from))),
             DataView::I16(keys) => Keys::Ints(first_positions(keys.iter().copied().map(i64::from))),
@@ -65,6 +65,11 @@ impl LabelEncoder {
             DataView::String(keys) => Keys::Strings(first_positions(keys.iter().cloned())),
             other => return Err(unsupported("keys_tensor", other.element_type())),
         };
+        if let Keys::Floats(positions) = &mut keys
+            && version < 4
+        {
+            positions.remove(&bits(f64::NAN));
+        }
         Ok(Self { keys, key_type, values, default })
     }
 
@@ -319,11 +324,16 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_a_key_and_the_two_zeros_are_one() {
+    fn nan_is_a_key_from_version_four_on_and_the_two_zeros_are_one() {
         let attributes =
             vec![("keys_floats", floats(&[f32::NAN, -0.0])), ("values_floats", floats(&[1.0, 2.0]))];
         let x = Tensor::vector(vec![f32::NAN, -f32::NAN, 0.0, -0.0, 3.0]);
-        close(&one("LabelEncoder", attributes, x).unwrap(), &[5], &[1.0, 1.0, 2.0, 2.0, 0.0]);
+        let encode = |version| {
+            let kernel = build_version("LabelEncoder", version, attributes.clone()).unwrap();
+            run(&*kernel, std::slice::from_ref(&x), 1).unwrap().remove(0)
+        };
+        close(&encode(4), &[5], &[1.0, 1.0, 2.0, 2.0, 0.0]);
+        close(&encode(2), &[5], &[0.0, 0.0, 2.0, 2.0, 0.0]);
     }
 
     #[test]

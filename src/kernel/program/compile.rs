@@ -1,20 +1,23 @@
 //! From the parts of a graph to the steps of a program.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::{GraphParts, NodeParts, Output, Program, ProgramError, Source, Step, bytes};
+use super::order::{capture, order};
+use super::slots::Layout;
+use super::{GraphParts, NodeParts, Program, ProgramError, bytes};
+use crate::kernel::standard::matmul;
 use crate::kernel::{self, Fact, FactDim, Kernel, Node, RunContext};
 use crate::signature::Labels;
 use crate::tensor::{ElementType, Tensor};
 
 /// If in If in If: nobody exports more.
 const MAX_DEPTH: usize = 8;
-/// The largest tensor that is computed ahead, and how much of them in all.
-const MAX_FOLDED_TENSOR: u64 = 16 << 20;
-const MAX_FOLDED: usize = 64 << 20;
+/// How many bytes are read and written to compute ahead, in all: a product of matrices can take
+/// long for its size.
+const MAX_FOLDED: usize = 16 << 20;
+/// Operators that only move elements may have so many times more.
+const MOVES: usize = 64;
 
 /// Makes a program of what the outputs need of a graph.
 pub(super) fn compile(mut parts: GraphParts) -> Result<Program, ProgramError> {
@@ -120,8 +123,7 @@ impl Draft {
 
     /// The kernel of a node that reads these values, and what is known of its outputs.
     pub(crate) fn kernel(&self, node: &NodeParts, inputs: &[Option<usize>]) -> Result<Known, ProgramError> {
-        let given: Vec<_> =
-            inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect();
+        let given = self.given(inputs);
         let kernel = kernel::build(&Node {
             operator: &node.operator,
             domain: if node.domain == "ai.onnx" { "" } else { &node.domain },
@@ -135,6 +137,27 @@ impl Draft {
         Ok((kernel, facts))
     }
 
+    /// A layer whose weights wait until [`kernel::fuse`] has seen what follows it.
+    fn planned_layer(
+        &self,
+        node: &NodeParts,
+        inputs: &[Option<usize>],
+    ) -> Result<Option<Known>, ProgramError> {
+        let is_computed = inputs.first().is_some_and(|i| self.constant(*i).is_none());
+        if !is_computed || !(node.is("Gemm") || node.is("MatMul")) || node.outputs.len() != 1 {
+            return Ok(None);
+        }
+        let planned = matmul::planned(node, &self.given(inputs)).map_err(|e| ProgramError::of(node, e))?;
+        let Some(planned) = planned else { return Ok(None) };
+        let facts = self.facts(node, &planned, inputs)?;
+        Ok(Some((Box::new(planned), facts)))
+    }
+
+    /// Inputs as a [`Node`] states them.
+    pub(crate) fn given(&self, inputs: &[Option<usize>]) -> Vec<matmul::Given<'_>> {
+        inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect()
+    }
+
     /// Plans a node whose inputs are all there, or computes it now, or finds that it does nothing.
     fn add(&mut self, mut node: NodeParts) -> Result<(), ProgramError> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
@@ -142,7 +165,10 @@ impl Draft {
             inputs.push(if name.is_empty() { None } else { Some(self.find(name, &node.operator)?) });
         }
         self.tell_captures(&mut node);
-        let (kernel, facts) = self.kernel(&node, &inputs)?;
+        let (kernel, facts) = match self.planned_layer(&node, &inputs)? {
+            Some(planned) => planned,
+            None => self.kernel(&node, &inputs)?,
+        };
         if let Some(same) = self.unchanged(&node, &inputs, &facts) {
             if let (Some(labels), Some(value)) = (kernel.labels(0), self.values.get_mut(same)) {
                 value.labels = Some(labels);
@@ -309,19 +335,20 @@ impl Draft {
             .collect::<Option<_>>()?;
         let mut outputs = vec![Tensor::default(); node.outputs.len()];
         // A `Constant` is a value of the file, not one that a few bytes blow up to.
-        let cx = if node.is("Constant") {
-            RunContext::default()
-        } else {
-            RunContext { max_tensor_bytes: MAX_FOLDED_TENSOR }
-        };
+        let is_value = node.is("Constant");
+        let share = if moves(node) { MOVES } else { 1 };
+        let left = (MAX_FOLDED - self.folded).saturating_mul(share);
+        let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
+        if read > left {
+            return None;
+        }
+        let cx = if is_value { RunContext::default() } else { RunContext { max_tensor_bytes: left as u64 } };
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
-        let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
-        self.folded += if node.is("Constant") {
-            0
-        } else {
-            read + outputs.iter().map(|t| bytes(t.view())).sum::<usize>()
-        };
+        if !is_value {
+            let written: usize = outputs.iter().map(|t| bytes(t.view())).sum();
+            self.folded = MAX_FOLDED.min(self.folded + (read + written) / share);
+        }
         Some(outputs)
     }
 }
@@ -334,180 +361,21 @@ impl Value {
     }
 }
 
-/// Where every value lies.
-struct Layout {
-    sources: Vec<Source>,
-    slots: usize,
-    /// Values, in the order of their numbers among the constants of the program.
-    constants: Vec<usize>,
-}
-
-impl Layout {
-    /// Gives each computed value a slot. One that is not read any more leaves its slot to the next
-    /// of the same type: of another type it would have to allocate.
-    fn new(draft: &Draft) -> Self {
-        let mut layout =
-            Self { sources: vec![Source::Absent; draft.values.len()], slots: 0, constants: Vec::new() };
-        let mut last_read = vec![0; draft.values.len()];
-        for (at, step) in draft.steps.iter().enumerate() {
-            for value in step.inputs.iter().flatten().chain(&step.outputs) {
-                last_read.get_mut(*value).into_iter().for_each(|l| *l = at);
-            }
-        }
-        for value in &draft.wanted {
-            last_read.get_mut(*value).into_iter().for_each(|l| *l = usize::MAX);
-        }
-        let mut free: HashMap<ElementType, Vec<usize>> = HashMap::new();
-        for (at, step) in draft.steps.iter().enumerate() {
-            for (index, value) in step.inputs.iter().enumerate() {
-                if let Some(value) = value
-                    && !step.kernel.absorbs(index)
-                {
-                    layout.take_given(draft, *value);
-                }
-            }
-            for value in &step.outputs {
-                let reused = draft.element(*value).and_then(|e| free.get_mut(&e)?.pop());
-                let slot = reused.unwrap_or_else(|| {
-                    layout.slots += 1;
-                    layout.slots - 1
-                });
-                layout.set(*value, Source::Slot(slot));
-            }
-            let mut seen = HashSet::new();
-            for value in step.inputs.iter().flatten().chain(&step.outputs) {
-                if last_read.get(*value) == Some(&at)
-                    && seen.insert(*value)
-                    && let (Source::Slot(slot), Some(element)) =
-                        (layout.source(Some(*value)), draft.element(*value))
-                {
-                    free.entry(element).or_default().push(slot);
-                }
-            }
-        }
-        draft.wanted.iter().for_each(|value| layout.take_given(draft, *value));
-        layout
-    }
-
-    fn program(self, draft: Draft, inputs: usize) -> Program {
-        let step = |planned: &Planned| -> (SmallVec<[Source; 4]>, SmallVec<[usize; 2]>) {
-            let source = |(index, value): (usize, &Option<usize>)| {
-                if planned.kernel.absorbs(index) { Source::Absent } else { self.source(*value) }
-            };
-            let slot = |value: &usize| match self.source(Some(*value)) {
-                Source::Slot(slot) => Some(slot),
-                _ => None,
-            };
-            (
-                planned.inputs.iter().enumerate().map(source).collect(),
-                planned.outputs.iter().filter_map(slot).collect(),
-            )
-        };
-        let sources: Vec<_> = draft.steps.iter().map(step).collect();
-        let mut values: Vec<_> = draft.values.into_iter().map(Some).collect();
-        let outputs = draft.wanted.iter().map(|value| {
-            let known = values.get(*value).and_then(Option::as_ref);
-            Output {
-                source: self.source(Some(*value)),
-                fact: known.and_then(|v| v.fact.clone()),
-                labels: known.and_then(|v| v.labels.clone()),
-            }
-        });
-        let outputs = outputs.collect();
-        let constants = self.constants.iter().filter_map(|value| {
-            let tensor = values.get_mut(*value)?.take()?.constant?;
-            Some(Arc::try_unwrap(tensor).unwrap_or_else(|shared| (*shared).clone()))
-        });
-        let constants = constants.collect();
-        let steps = draft.steps.into_iter().zip(sources);
-        let steps = steps.map(|(p, (inputs, outputs))| Step { kernel: p.kernel, inputs, outputs }).collect();
-        Program { steps, constants, slots: self.slots, inputs, outputs }
-    }
-
-    /// Gives a value that is not computed its place.
-    fn take_given(&mut self, draft: &Draft, value: usize) {
-        let Some(known) = draft.values.get(value) else { return };
-        if let Some(input) = known.input {
-            self.set(value, Source::Input(input));
-        } else if known.constant.is_some() && self.source(Some(value)) == Source::Absent {
-            self.set(value, Source::Constant(self.constants.len()));
-            self.constants.push(value);
-        }
-    }
-
-    fn source(&self, value: Option<usize>) -> Source {
-        value.and_then(|v| self.sources.get(v)).copied().unwrap_or(Source::Absent)
-    }
-
-    fn set(&mut self, value: usize, source: Source) {
-        self.sources.get_mut(value).into_iter().for_each(|s| *s = source);
-    }
-}
-
-/// Adds what the graphs in a node's attributes need of the graph around them to the node's inputs,
-/// and to theirs.
-fn capture(node: &mut NodeParts) {
-    let mut free: Vec<String> = Vec::new();
-    for name in node.attributes.graphs().flat_map(GraphParts::free_names) {
-        if !free.contains(&name) {
-            free.push(name);
-        }
-    }
-    for graph in node.attributes.graphs_mut() {
-        graph.captures = free.len();
-        graph.inputs.extend(free.iter().map(|n| super::InputParts { name: n.clone(), fact: None }));
-    }
-    node.inputs.extend(free);
-}
-
-/// The nodes that the outputs need, each after those that it reads.
-fn order(parts: &GraphParts) -> Result<Vec<usize>, ProgramError> {
-    let mut makers: HashMap<&str, usize> = HashMap::new();
-    for (index, node) in parts.nodes.iter().enumerate() {
-        for name in node.outputs.iter().filter(|n| !n.is_empty()) {
-            if makers.insert(name, index).is_some() {
-                return Err(ProgramError::Duplicate { name: name.clone() });
-            }
-        }
-    }
-    let mut order = Vec::new();
-    let mut state = vec![Mark::New; parts.nodes.len()];
-    for output in &parts.outputs {
-        // A walk with a stack of its own: a chain of nodes can be longer than the thread's stack.
-        let mut stack: Vec<(usize, usize)> =
-            makers.get(output.as_str()).map(|n| (*n, 0)).into_iter().collect();
-        while let Some((index, next)) = stack.pop() {
-            let (Some(node), Some(mark)) = (parts.nodes.get(index), state.get_mut(index)) else { continue };
-            if *mark == Mark::Done || (*mark == Mark::Open && next == 0) {
-                if *mark == Mark::Open {
-                    return Err(ProgramError::Cycle {
-                        operator: node.full_operator(),
-                        node: node.name.clone(),
-                    });
-                }
-                continue;
-            }
-            *mark = Mark::Open;
-            match node.inputs.get(next) {
-                None => {
-                    *mark = Mark::Done;
-                    order.push(index);
-                }
-                Some(input) => {
-                    stack.push((index, next + 1));
-                    stack.extend(makers.get(input.as_str()).map(|n| (*n, 0)));
-                }
-            }
-        }
-    }
-    Ok(order)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    New,
-    Open,
-    Done,
+/// True for an operator that takes no longer than it takes to copy its input.
+fn moves(node: &NodeParts) -> bool {
+    matches!(node.domain.as_str(), "" | "ai.onnx")
+        && matches!(
+            node.operator.as_str(),
+            "Cast"
+                | "Concat"
+                | "Flatten"
+                | "Identity"
+                | "Reshape"
+                | "Slice"
+                | "Squeeze"
+                | "Transpose"
+                | "Unsqueeze"
+        )
 }
 
 /// True where the last dimension of the output is the last dimension of the first input.

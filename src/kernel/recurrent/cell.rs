@@ -260,7 +260,7 @@ fn lstm(peepholes: &[f32], rules: Rules, sums: &mut [f32], gates: &mut [f32], h:
     let hidden = h.len();
     let part = |p: usize| p * hidden..(p + 1) * hidden;
     let [f, g, k] = rules.activations;
-    let mut peek = |gate: usize, peephole: usize, c: &[f32], sums: &mut [f32]| {
+    let peek = |gate: usize, peephole: usize, c: &[f32], sums: &mut [f32]| {
         if let (Some(p), Some(sum)) = (peepholes.get(part(peephole)), sums.get_mut(part(gate))) {
             for ((sum, p), c) in sum.iter_mut().zip(p).zip(c) {
                 *sum += p * c;

@@ -4,12 +4,12 @@ use smallvec::SmallVec;
 
 use super::body::{Body, Stack, captured, weight};
 use super::support::{Args, Built, Facts, Run};
-use crate::kernel::program::copy;
+use crate::kernel::program::{GraphParts, copy};
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
 use crate::load::RunError;
 use crate::tensor::{Shape, Tensor, TensorView};
 
-/// A loop that has not ended after so many turns never will.
+/// A loop that has not ended after so many turns never will; loops in a loop share them.
 const MAX_TURNS: i64 = 1 << 20;
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -32,7 +32,8 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             if !fits || node.outputs < states {
                 return Err(BuildError::invalid("the body has another number of states than the node"));
             }
-            Ok(Box::new(Loop { body, states }))
+            let depth = node.attributes.graphs().map(GraphParts::depth).max().unwrap_or(1);
+            Ok(Box::new(Loop { body, states, max_turns: MAX_TURNS >> (20 - 20 / depth.clamp(1, 20)) }))
         }
         _ => Err(BuildError::Unsupported),
     }
@@ -88,6 +89,7 @@ impl Kernel for If {
 struct Loop {
     body: Body,
     states: usize,
+    max_turns: i64,
 }
 
 impl Kernel for Loop {
@@ -108,8 +110,8 @@ impl Kernel for Loop {
         let mut held = 0_u64;
         let mut i = 0_i64;
         while goes_on && most.is_none_or(|m| i < m) {
-            if i >= MAX_TURNS {
-                return Err(args.fail("a loop that ends within a million turns"));
+            if i >= self.max_turns {
+                return Err(args.fail("a loop that ends within a million turns, or its share of them"));
             }
             count.reset::<i64>(Shape::SCALAR).fill(i);
             turn.current.first_mut().into_iter().for_each(|c| c.reset::<bool>(Shape::SCALAR).fill(goes_on));

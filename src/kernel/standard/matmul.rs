@@ -11,7 +11,7 @@ use crate::kernel::{Attributes, BuildError, Fact, FactDim, Node, RunContext};
 use crate::tensor::{Tensor, TensorView};
 
 /// An input as [`Node`] states it: absent, a constant, or something that comes at run time.
-type Given<'a> = Option<Option<&'a Tensor>>;
+pub(crate) type Given<'a> = Option<Option<&'a Tensor>>;
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
@@ -47,10 +47,25 @@ pub(crate) fn layer(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Den
     Ok(gemm_layer(inputs, form))
 }
 
+/// [`layer`] without its weights, of which only the shape is looked at.
+pub(crate) fn planned(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Dense>, BuildError> {
+    if node.operator == "MatMul" {
+        let shape = constant(inputs, 1).and_then(plain_shape);
+        return Ok(shape.map(|shape| Dense::planned("MatMul", shape)));
+    }
+    let shape = gemm_shape(inputs, Form::of(&node.attributes)?);
+    Ok(shape.map(|shape| Dense::planned("Gemm", shape)))
+}
+
+fn plain_shape(weights: &Tensor) -> Option<(usize, usize)> {
+    let ([depth, columns], Some(_)) = (weights.dims(), weights.values::<f32>()) else { return None };
+    Some((*depth, *columns))
+}
+
 fn plain_layer(weights: &Tensor) -> Option<Dense> {
-    let ([depth, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
+    let ((depth, columns), values) = (plain_shape(weights)?, weights.values::<f32>()?);
     let weight = |r: usize, c: usize| values.get(r * columns + c).copied().unwrap_or(0.0);
-    Some(Dense::new("MatMul", (*depth, *columns), weight, &[1]))
+    Some(Dense::new("MatMul", (depth, columns), weight, &[1]))
 }
 
 fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
@@ -202,26 +217,30 @@ fn gemm(name: &'static str, node: &Node<'_>) -> Built {
     })
 }
 
-/// Gemm with constant weights, and no addend or a constant one that is a row.
-fn gemm_layer(inputs: &[Given<'_>], form: Form) -> Option<Dense> {
+/// The shape of a Gemm with constant weights, and no addend or a constant one that is a row.
+fn gemm_shape(inputs: &[Given<'_>], form: Form) -> Option<(usize, usize)> {
     let weights = constant(inputs, 1).filter(|_| !form.a_transposed)?;
-    let ([rows, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
-    let shape = if form.b_transposed { (*columns, *rows) } else { (*rows, *columns) };
-    let bias = match inputs.get(2).copied().flatten() {
-        None => None,
-        Some(addend) => Some(addend?),
-    };
-    if let Some(bias) = bias {
-        let row = matches!(bias.dims(), [] | [_] | [1, _]);
-        let length = bias.shape().elements();
-        if !row || bias.values::<f32>().is_none() || (length != 1 && length != shape.1) {
+    let (rows, columns) = plain_shape(weights)?;
+    let shape = if form.b_transposed { (columns, rows) } else { (rows, columns) };
+    if let Some(addend) = inputs.get(2).copied().flatten() {
+        let addend = addend?;
+        let row = matches!(addend.dims(), [] | [_] | [1, _]) && addend.values::<f32>().is_some();
+        let length = addend.shape().elements();
+        if !row || (length != 1 && length != shape.1) {
             return None;
         }
     }
+    Some(shape)
+}
+
+fn gemm_layer(inputs: &[Given<'_>], form: Form) -> Option<Dense> {
+    let shape = gemm_shape(inputs, form)?;
+    let weights = constant(inputs, 1)?;
+    let ([_, columns], Some(values)) = (weights.dims(), weights.values::<f32>()) else { return None };
     let at = |r: usize, c: usize| if form.b_transposed { c * columns + r } else { r * columns + c };
     let weight = |r: usize, c: usize| form.alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
     let mut layer = Dense::new("Gemm", shape, weight, &[1, 2]);
-    if let Some(bias) = bias.and_then(Tensor::values::<f32>) {
+    if let Some(bias) = constant(inputs, 2).and_then(Tensor::values::<f32>) {
         layer.add_bias(bias, form.beta);
     }
     Some(layer)

@@ -16,7 +16,10 @@ mod layout;
 pub(crate) mod matmul;
 mod normal;
 mod number;
+mod pad;
+mod panels;
 mod reduce;
+mod repeat;
 mod scan;
 mod select;
 mod slice;
@@ -164,6 +167,8 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         cast::build,
         layout::build,
         slice::build,
+        pad::build,
+        repeat::build,
         gather::build,
         create::build,
         reduce::build,

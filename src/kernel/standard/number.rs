@@ -1,7 +1,5 @@
 //! The arithmetic that the standard operators want of a type of numbers.
 
-use std::cmp::Ordering;
-
 use crate::tensor::Element;
 
 /// A type of numbers. Whole numbers wrap around, as everywhere else.
@@ -41,11 +39,6 @@ pub(super) trait Number: Element + Copy + PartialOrd {
     #[inline(always)]
     fn smaller(self, other: Self) -> Self {
         if self.is_nan() || self < other { self } else { other }
-    }
-
-    /// The order, equal where there is none.
-    fn order(self, other: Self) -> Ordering {
-        self.partial_cmp(&other).unwrap_or(Ordering::Equal)
     }
 }
 
@@ -173,7 +166,6 @@ pub(super) trait Float: Number {
     fn ln_1p(self) -> Self;
     fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
-    fn powf(self, exponent: Self) -> Self;
     fn floor(self) -> Self;
     fn ceil(self) -> Self;
     fn round_ties_even(self) -> Self;
@@ -196,7 +188,6 @@ macro_rules! float_functions {
             #[inline(always)]
             fn sqrt(self) -> Self { self.sqrt() }
             fn tanh(self) -> Self { self.tanh() }
-            fn powf(self, exponent: Self) -> Self { self.powf(exponent) }
             fn floor(self) -> Self { self.floor() }
             fn ceil(self) -> Self { self.ceil() }
             fn round_ties_even(self) -> Self { self.round_ties_even() }

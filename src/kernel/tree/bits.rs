@@ -2,7 +2,7 @@
 //!
 //! The leaves of a tree are the bits of a `u32`, those of a split's first child below those of its
 //! second. A split that a row leaves by the second child clears the bits of the first; after all
-//! splits the lowest bit that is left is the row's leaf (the idea of QuickScorer, Lucchese et al.,
+//! splits the lowest bit that is left is the row's leaf (the idea of `QuickScorer`, Lucchese et al.,
 //! SIGIR 2015). That is a compare and an `and` a split, without a branch, a dependent load or an
 //! order, so the compiler makes vector instructions of it: for trees of up to 32 leaves that beats
 //! walking by far. (Twice as many leaves in a `u64` do not: the comparisons have 32 bits a lane.)

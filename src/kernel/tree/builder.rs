@@ -121,14 +121,18 @@ impl Builder {
     /// side by side.
     ///
     /// # Errors
-    /// Where a child or target is out of range, a node is reached twice (a cycle, or two parents),
-    /// or a node is reached by no tree, unless that is allowed.
+    /// Where a child or target is out of range, there is a cycle, so many nodes are shared by several
+    /// parents that the copies get out of hand, or a node is reached by no tree, unless that is
+    /// allowed.
     pub(crate) fn finish(self, targets: usize) -> Result<Forest, TreeError> {
         let Self { nodes, names, roots, weights, sets, unreached_allowed } = self;
         if nodes.len() > (u32::MAX / 4) as usize || targets > MAX_TARGETS || targets == 0 {
             return Err(TreeError::Size { nodes: nodes.len(), targets });
         }
         let name = |node: usize| names.get(node).copied().unwrap_or_default();
+        refuse_cycles(&nodes, &roots).map_err(|node| TreeError::Cycle { name: name(node) })?;
+        // Exporters share a node between parents for a set of categories; each gets a copy.
+        let most = nodes.len().saturating_mul(16).max(1 << 16);
         let mut forest = Forest {
             nodes: Vec::with_capacity(nodes.len()),
             trees: Vec::with_capacity(roots.len()),
@@ -153,8 +157,9 @@ impl Builder {
                 let (Some(draft), Some(reached)) = (nodes.get(at), reached.get_mut(at)) else {
                     return Err(TreeError::Child { name: name(root), child: at });
                 };
-                if std::mem::replace(reached, true) {
-                    return Err(TreeError::Twice { name: name(at) });
+                *reached = true;
+                if start + order.len() > most {
+                    return Err(TreeError::Shared { name: name(at), most });
                 }
                 match draft {
                     Draft::Split { feature, test, missing_yes, yes, no } => {
@@ -190,6 +195,43 @@ impl Builder {
             _ => Ok(forest),
         }
     }
+}
+
+/// Where a cycle can be reached from a root, a node of it.
+fn refuse_cycles(nodes: &[Draft], roots: &[usize]) -> Result<(), usize> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        Never,
+        Above,
+        Done,
+    }
+    let mut seen = vec![Seen::Never; nodes.len()];
+    // (node, whether everything below it has been looked at)
+    let mut stack: Vec<(usize, bool)> = Vec::new();
+    for root in roots {
+        stack.push((*root, false));
+        while let Some((at, done)) = stack.pop() {
+            let (Some(draft), Some(state)) = (nodes.get(at), seen.get_mut(at)) else { continue };
+            if done {
+                *state = Seen::Done;
+                continue;
+            }
+            match *state {
+                Seen::Done => continue,
+                Seen::Above => return Err(at),
+                Seen::Never => *state = Seen::Above,
+            }
+            stack.push((at, true));
+            if let Draft::Split { yes, no, .. } = draft {
+                stack.push((*yes, false));
+                // The same child on both sides is shared, not a cycle.
+                if yes != no {
+                    stack.push((*no, false));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checked trees, in the order of the layout.
@@ -288,8 +330,10 @@ impl fmt::Display for Name {
 pub(crate) enum TreeError {
     #[error("{name}: child {child} is not there")]
     Child { name: Name, child: usize },
-    #[error("{name}: reached twice, by a cycle or from two parents")]
-    Twice { name: Name },
+    #[error("{name}: a cycle leads back to it")]
+    Cycle { name: Name },
+    #[error("{name}: shared by so many parents that there are over {most} nodes")]
+    Shared { name: Name, most: usize },
     #[error("{name}: not reached from the root of a tree")]
     Orphan { name: Name },
     #[error("{name}: feature {feature} is over the limit of {MAX_FEATURES}")]
@@ -315,10 +359,23 @@ mod tests {
         builder.split(at(1), 0, Test::Leq(0.5), false, [0, 2]).unwrap();
         builder.leaf(at(2), [(0, 1.0)]);
         builder.root(0);
-        assert_eq!(
-            builder.finish(1).unwrap_err().to_string(),
-            "tree 3, node 0: reached twice, by a cycle or from two parents"
-        );
+        assert_eq!(builder.finish(1).unwrap_err().to_string(), "tree 3, node 0: a cycle leads back to it");
+    }
+
+    #[test]
+    fn a_node_of_two_parents_is_copied_and_a_flood_of_copies_is_refused() {
+        let shared = |levels: usize| {
+            let mut builder = Builder::default();
+            for node in 0..levels {
+                let next = [node + 1, node + 1];
+                builder.split(at(0), 0, Test::Leq(0.5), false, next).unwrap();
+            }
+            builder.leaf(at(1), [(0, 1.0)]);
+            builder.root(0);
+            builder.finish(1)
+        };
+        assert_eq!(shared(3).unwrap().nodes.len(), 15);
+        assert!(matches!(shared(40), Err(TreeError::Shared { .. })));
     }
 
     #[test]
@@ -326,7 +383,7 @@ mod tests {
         let mut builder = Builder::default();
         builder.split(at(0), 0, Test::Leq(0.5), false, [0, 0]).unwrap();
         builder.root(0);
-        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Twice { name: at(0) });
+        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Cycle { name: at(0) });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! CityHash64 of short texts, by which `CatBoost` knows its categories.
+//! `CityHash64` of short texts, by which `CatBoost` knows its categories.
 
 const K2: u64 = 0x9ae1_6a3b_2f90_404f;
 const K3: u64 = 0xc949_d7c7_509e_6557;
@@ -12,7 +12,6 @@ pub(super) fn category_hash(category: i64) -> u32 {
     let minus = category < 0;
     while let Some(digit) = start.checked_sub(1).and_then(|at| digits.get_mut(at)) {
         start -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
         let value = (left % 10) as u8;
         *digit = b'0' + value;
         left /= 10;

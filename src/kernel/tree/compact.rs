@@ -46,7 +46,7 @@ pub(super) struct Narrow {
 }
 
 const QUIET_NAN: u32 = 0x7fc0_0000;
-const NARROW_LEAVES: usize = 1 << 22;
+const NARROW_LEAVES: u32 = 1 << 22;
 
 impl Packed for Narrow {
     fn split(threshold: f32, flip: bool, feature: u32, step: usize) -> Option<Self> {
@@ -55,7 +55,7 @@ impl Packed for Narrow {
     }
 
     fn leaf(leaf: usize) -> Option<Self> {
-        let leaf = u32::try_from(leaf).ok().filter(|l| (*l as usize) < NARROW_LEAVES)?;
+        let leaf = u32::try_from(leaf).ok().filter(|l| *l < NARROW_LEAVES)?;
         Some(Self { threshold: f32::from_bits(QUIET_NAN | leaf), feature: 0, step: 0 })
     }
 
@@ -76,7 +76,7 @@ impl Packed for Narrow {
     }
 
     fn leaf_index(self) -> u32 {
-        self.threshold.to_bits() & (NARROW_LEAVES as u32 - 1)
+        self.threshold.to_bits() & (NARROW_LEAVES - 1)
     }
 }
 

@@ -109,9 +109,8 @@ impl<S: Score> Ensemble<S> {
         let rounding = forest.rounding();
         let compact = features == Features::F32 || (forest.is_single_precision() && rounding.is_some());
         let walk = if compact { Walk::compact(&mut forest) } else { None };
-        let walk = match walk.or_else(|| General::new(&forest).map(Walk::General)) {
-            Some(walk) => walk,
-            None => return Err(size),
+        let Some(walk) = walk.or_else(|| General::new(&forest).map(Walk::General)) else {
+            return Err(size);
         };
         let leaves = Leaves::new(&forest).ok_or(size)?;
         Ok(Self {
@@ -135,11 +134,6 @@ impl<S: Score> Ensemble<S> {
 
     pub(crate) const fn targets(&self) -> usize {
         self.targets
-    }
-
-    /// The fewest values that a row may have.
-    pub(crate) const fn features(&self) -> usize {
-        self.features
     }
 
     pub(crate) fn memory(&self) -> usize {

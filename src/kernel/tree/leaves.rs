@@ -66,7 +66,7 @@ impl<S: Score> Leaves<S> {
                 .collect();
             return Some(Self::PerTree { values, targets });
         }
-        let all = |leaf: &[(u32, f64)]| leaf.iter().map(|(t, _)| *t).eq(0..forest.targets as u32);
+        let all = |leaf: &[(u32, f64)]| leaf.iter().map(|(t, _)| *t as usize).eq(0..forest.targets);
         if (0..forest.leaves.len()).all(|leaf| all(forest.leaf(leaf))) {
             let values = (0..forest.leaves.len())
                 .flat_map(|leaf| forest.leaf(leaf).iter().map(|(_, w)| S::from_weight(*w)))

@@ -10,6 +10,7 @@ mod compact;
 pub(crate) mod ensemble;
 mod general;
 pub(crate) mod leaves;
+mod numbers;
 mod onnx;
 mod onnx_v5;
 mod operator;

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use super::builder::{Builder, Forest, Name, Test};
 use super::ensemble::{Ensemble, Features};
 use super::leaves::Fold;
+use super::numbers::{Numbers, same_length};
 use super::operator::{Columns, Finish, TreeOperator, Trees};
 use super::transform::PostTransform;
 use crate::kernel::{Attributes, BuildError};
 use crate::signature::Labels;
-use crate::tensor::Tensor;
 
 /// A `TreeEnsembleClassifier`.
 pub(super) fn classifier(attributes: &Attributes) -> Result<TreeOperator, BuildError> {
@@ -26,7 +26,7 @@ pub(super) fn classifier(attributes: &Attributes) -> Result<TreeOperator, BuildE
     let mut votes = Votes::read(attributes, "class")?;
     let base_values = Numbers::read(attributes, "base_values")?;
     let mut targets = classes;
-    let mut columns = Columns::AsTargets;
+    let mut columns = if classes == 2 { Columns::TwoClasses } else { Columns::AsTargets };
     if let Some(class) = votes.only_target()
         && classes == 2
         && base_values.values.len() < 2
@@ -41,7 +41,7 @@ pub(super) fn classifier(attributes: &Attributes) -> Result<TreeOperator, BuildE
     };
     let fold = Aggregate { fold: Fold::Sum, average: false };
     let transform = attributes.string("post_transform")?.unwrap_or("NONE").parse()?;
-    operator("TreeEnsembleClassifier", attributes, votes, base_values, targets, fold, transform, columns)
+    operator("TreeEnsembleClassifier", attributes, &votes, &base_values, targets, fold, transform, columns)
         .map(|operator| TreeOperator { labels: Some(labels), ..operator })
 }
 
@@ -65,10 +65,20 @@ pub(super) fn regressor(attributes: &Attributes) -> Result<TreeOperator, BuildEr
     let base_values = Numbers::read(attributes, "base_values")?;
     let transform = attributes.string("post_transform")?.unwrap_or("NONE").parse()?;
     let columns = Columns::AsTargets;
-    operator("TreeEnsembleRegressor", attributes, votes, base_values, targets, aggregate, transform, columns)
+    operator(
+        "TreeEnsembleRegressor",
+        attributes,
+        &votes,
+        &base_values,
+        targets,
+        aggregate,
+        transform,
+        columns,
+    )
 }
 
 /// How trees are put together.
+#[derive(Clone, Copy)]
 pub(super) struct Aggregate {
     pub(super) fold: Fold,
     pub(super) average: bool,
@@ -78,8 +88,8 @@ pub(super) struct Aggregate {
 fn operator(
     name: &'static str,
     attributes: &Attributes,
-    votes: Votes,
-    base_values: Numbers,
+    votes: &Votes,
+    base_values: &Numbers,
     targets: usize,
     aggregate: Aggregate,
     transform: PostTransform,
@@ -99,7 +109,7 @@ fn operator(
     };
     let nodes = Nodes::read(attributes)?;
     let double = nodes.thresholds.double || votes.weights.double || base_values.double;
-    let forest = nodes.forest(&votes, targets)?;
+    let forest = nodes.forest(votes, targets)?;
     finish(name, forest, aggregate, double, base, transform, columns)
 }
 
@@ -125,41 +135,6 @@ pub(super) fn finish(
     let trees = trees.map_err(invalid)?;
     let finish = Finish { transform, base_values, divisor, columns };
     Ok(TreeOperator { name, trees, finish, labels: None, scores_as_input: false })
-}
-
-/// A list of numbers that may be stated as floats or, under another name, as a tensor.
-#[derive(Debug, Default)]
-struct Numbers {
-    values: Vec<f64>,
-    double: bool,
-}
-
-impl Numbers {
-    fn read(attributes: &Attributes, name: &str) -> Result<Self, BuildError> {
-        let tensor = format!("{name}_as_tensor");
-        match attributes.tensor(&tensor)? {
-            Some(tensor_value) => Self::of_tensor(&tensor, tensor_value),
-            None => {
-                let values = attributes.floats(name)?.iter().copied().map(f64::from).collect();
-                Ok(Self { values, double: false })
-            }
-        }
-    }
-
-    fn of_tensor(name: &str, tensor: &Tensor) -> Result<Self, BuildError> {
-        numbers(name, tensor).map(|(values, double)| Self { values, double })
-    }
-}
-
-/// The elements of a tensor of floats, and whether they are doubles.
-pub(super) fn numbers(name: &str, tensor: &Tensor) -> Result<(Vec<f64>, bool), BuildError> {
-    if let Some(values) = tensor.values::<f64>() {
-        Ok((values.to_vec(), true))
-    } else if let Some(values) = tensor.values::<f32>() {
-        Ok((values.iter().copied().map(f64::from).collect(), false))
-    } else {
-        Err(BuildError::invalid(format!("{name}: expected f32 or f64, found {}", tensor.element_type())))
-    }
 }
 
 /// The weights of leaves: `class_*` or `target_*`.
@@ -199,15 +174,10 @@ impl Votes {
     }
 }
 
-fn same_length(name: &str, expected: usize, found: usize) -> Result<(), BuildError> {
-    let wrong = || BuildError::invalid(format!("{name}: expected {expected} values, found {found}"));
-    (expected == found).then_some(()).ok_or_else(wrong)
-}
-
 /// The nodes, as the attributes `nodes_*` list them.
 struct Nodes<'a> {
     trees: &'a [i64],
-    nodes: &'a [i64],
+    ids: &'a [i64],
     features: &'a [i64],
     yes: &'a [i64],
     no: &'a [i64],
@@ -220,7 +190,7 @@ impl<'a> Nodes<'a> {
     fn read(attributes: &'a Attributes) -> Result<Self, BuildError> {
         let nodes = Self {
             trees: attributes.ints("nodes_treeids")?,
-            nodes: attributes.ints("nodes_nodeids")?,
+            ids: attributes.ints("nodes_nodeids")?,
             features: attributes.ints("nodes_featureids")?,
             yes: attributes.ints("nodes_truenodeids")?,
             no: attributes.ints("nodes_falsenodeids")?,
@@ -233,7 +203,7 @@ impl<'a> Nodes<'a> {
             return Err(BuildError::invalid("nodes_treeids: expected at least one node, found none"));
         }
         for (name, found) in [
-            ("nodes_nodeids", nodes.nodes.len()),
+            ("nodes_nodeids", nodes.ids.len()),
             ("nodes_featureids", nodes.features.len()),
             ("nodes_truenodeids", nodes.yes.len()),
             ("nodes_falsenodeids", nodes.no.len()),
@@ -253,7 +223,7 @@ impl<'a> Nodes<'a> {
         let leaves = self.votes_by_node(votes, &positions)?;
         let mut builder = Builder::with_capacity(self.trees.len());
         let mut is_child = vec![false; self.trees.len()];
-        let ids = self.trees.iter().zip(self.nodes).map(|(tree, node)| Name { tree: *tree, node: *node });
+        let ids = self.trees.iter().zip(self.ids).map(|(tree, node)| Name { tree: *tree, node: *node });
         let children = self.yes.iter().zip(self.no);
         let tests = self.modes.iter().zip(&self.thresholds.values).zip(self.features);
         for (at, ((name, (yes, no)), ((mode, threshold), feature))) in
@@ -262,7 +232,10 @@ impl<'a> Nodes<'a> {
             let t = *threshold;
             let test = match mode.as_str() {
                 "LEAF" => {
-                    builder.leaf(name, leaves.of(at).iter().copied());
+                    // skl2onnx's `decision_leaf` lists the one target of a leaf once for each class, and
+                    // means it once; onnxruntime takes the first.
+                    let most = if targets == 1 && votes.prefix == "target" { 1 } else { usize::MAX };
+                    builder.leaf(name, leaves.of(at).iter().copied().take(most));
                     continue;
                 }
                 "BRANCH_LEQ" => Test::Leq(t),
@@ -303,7 +276,7 @@ impl<'a> Nodes<'a> {
     /// Where each (tree, node) is in the lists.
     fn positions(&self) -> Result<HashMap<(i64, i64), usize>, BuildError> {
         let mut positions = HashMap::with_capacity(self.trees.len());
-        for (at, (tree, node)) in self.trees.iter().zip(self.nodes).enumerate() {
+        for (at, (tree, node)) in self.trees.iter().zip(self.ids).enumerate() {
             if positions.insert((*tree, *node), at).is_some() {
                 return Err(BuildError::invalid(format!("tree {tree}, node {node}: listed twice")));
             }
@@ -365,7 +338,7 @@ impl<'a> Nodes<'a> {
                 continue;
             }
             if let Some(other) = root.replace(at) {
-                let id = |at: usize| self.nodes.get(at).copied().unwrap_or_default();
+                let id = |at: usize| self.ids.get(at).copied().unwrap_or_default();
                 return Err(BuildError::invalid(format!(
                     "tree {tree}: expected one root, found nodes {} and {}",
                     id(other),

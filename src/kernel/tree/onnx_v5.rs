@@ -2,7 +2,8 @@
 
 use super::builder::{Builder, MAX_TARGETS, Name, Test};
 use super::leaves::Fold;
-use super::onnx::{Aggregate, finish, numbers};
+use super::numbers::numbers;
+use super::onnx::{Aggregate, finish};
 use super::operator::{Columns, TreeOperator};
 use super::sets::Set;
 use super::transform::PostTransform;
@@ -113,7 +114,7 @@ impl<'a> Nodes<'a> {
                 self.weights.len()
             )));
         }
-        let sets = self.modes.iter().filter(|m| **m == MEMBER).count();
+        let sets: usize = self.modes.iter().map(|mode| usize::from(*mode == MEMBER)).sum();
         // A last delimiter is usual, and makes no further set.
         if self.members.len() != sets {
             return Err(BuildError::invalid(format!(

@@ -46,6 +46,10 @@ pub(super) struct Finish {
 pub(super) enum Columns {
     /// One for each target.
     AsTargets,
+    /// The same for the two targets of a binary classifier with votes for both classes. The label is
+    /// the second one where its score is above 0, whatever the first one's; that too is
+    /// onnxruntime's rule.
+    TwoClasses,
     /// Two for the one target of a binary classifier all of whose votes are for the class of
     /// position `class`; `positive` where no vote is negative.
     ///
@@ -62,7 +66,7 @@ pub(super) enum Columns {
 
 impl Finish {
     fn columns(&self, targets: usize) -> usize {
-        if self.columns == Columns::AsTargets { targets } else { 2 }
+        if matches!(self.columns, Columns::Pair { .. }) { 2 } else { targets }
     }
 
     /// Turns raw sums into scores and answers the position of the top class. Goes through `f64`,
@@ -83,6 +87,11 @@ impl Finish {
                 let top = top(scratch);
                 self.transform.apply(scratch);
                 top
+            }
+            Columns::TwoClasses => {
+                let second = scratch.get(1).is_some_and(|score| *score > 0.0);
+                self.transform.apply(scratch);
+                usize::from(second)
             }
             Columns::Pair { class, positive } => {
                 let score = scratch.first().copied().unwrap_or(0.0);
@@ -250,7 +259,7 @@ impl Kernel for TreeOperator {
 
     fn facts(&self, inputs: &[Option<Fact>]) -> Result<SmallVec<[Fact; 2]>, BuildError> {
         let input = inputs.first().and_then(Option::as_ref);
-        let rows = match input.and_then(|f| f.dims.as_ref()).map(|d| d.len()) {
+        let rows = match input.and_then(|f| f.dims.as_ref()).map(SmallVec::len) {
             Some(1) => FactDim::Fixed(1),
             Some(2) => FactDim::Like { input: 0, axis: 0 },
             None => FactDim::Unknown,

@@ -73,7 +73,9 @@ pub(crate) fn softmax(row: &mut [f64]) {
         *v = (*v - max).exp();
         sum += *v;
     }
-    row.iter_mut().for_each(|v| *v /= sum);
+    for v in row.iter_mut() {
+        *v /= sum;
+    }
 }
 
 /// As [`softmax`], but scores of zero stay zero and take no share.
@@ -90,7 +92,9 @@ fn softmax_zero(row: &mut [f64]) {
         }
     }
     if sum != 0.0 {
-        row.iter_mut().for_each(|v| *v /= sum);
+        for v in row.iter_mut() {
+            *v /= sum;
+        }
     }
 }
 
@@ -98,9 +102,12 @@ fn softmax_zero(row: &mut [f64]) {
 /// error function as onnxruntime has it: the exact one would differ from it by up to 2e-3.
 pub(crate) fn probit(x: f64) -> f64 {
     const A: f64 = 0.147;
+    // As many digits as onnxruntime has.
+    #[expect(clippy::approx_constant, reason = "the approximation is to be the same")]
+    const PI: f64 = 3.14159;
     let y = 2.0 * x - 1.0;
     let log = ((1.0 - y) * (1.0 + y)).ln();
-    let half = 2.0 / (3.14159 * A) + 0.5 * log;
+    let half = 2.0 / (PI * A) + 0.5 * log;
     let inverse = (-half + (half * half - log / A).sqrt()).sqrt();
     std::f64::consts::SQRT_2 * if y < 0.0 { -inverse } else { inverse }
 }

@@ -1,5 +1,6 @@
 //! tract computes an operator ahead whose inputs are all constant, and looks at the size of the
 //! result only afterwards. A file of a hundred bytes can ask for a terabyte that way.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use tract_onnx::tract_hir::internal::*;
 

@@ -47,7 +47,7 @@ fn check_graph(
     if *nodes > MAX_NODES {
         return Err(malformed(format!("more than {MAX_NODES} nodes")));
     }
-    for sparse in &graph.sparse_initializer {
+    if let Some(sparse) = graph.sparse_initializer.first() {
         let name = sparse.values.as_ref().map_or("", |v| v.name.as_str());
         return Err(malformed(format!("initializer `{name}` is sparse; store it densely")));
     }

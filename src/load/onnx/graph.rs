@@ -82,10 +82,6 @@ impl Graph {
 pub(super) struct OperatorSets(HashMap<String, i64>);
 
 impl OperatorSets {
-    pub(super) fn single(name: &str, version: i64) -> Self {
-        Self(HashMap::from([(domain(name), version)]))
-    }
-
     /// Files without a version of the domain are common where the node's domain is implied.
     fn version(&self, domain: &str) -> i64 {
         self.0.get(domain).copied().unwrap_or(1)
@@ -102,10 +98,6 @@ pub(super) struct GraphPartsBuilder<'s> {
 }
 
 impl<'s> GraphPartsBuilder<'s> {
-    pub(super) const fn new(sets: &'s OperatorSets) -> Self {
-        Self { sets }
-    }
-
     fn build(
         &self,
         graph: GraphProto,

@@ -1,5 +1,6 @@
 //! Where tract's own ONNX operators are not to be used: it computes a finite score from a NaN in
 //! several of them, and others are wrong or missing.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
@@ -51,6 +52,24 @@ pub(super) fn prefers_kernel(node: &NodeParts) -> bool {
 /// True for operators that tract alone has, and that lose a NaN.
 pub(super) fn loses_nan(node: &NodeParts) -> bool {
     node.domain.is_empty() && matches!(node.operator.as_str(), "MaxPool" | "GlobalMaxPool")
+}
+
+/// What a node says that tract would pass over in silence, and answer something else: attributes
+/// and inputs of newer operator sets than those that it knows.
+pub(super) fn passed_over(node: &NodeParts) -> Option<&'static str> {
+    if !node.domain.is_empty() {
+        return None;
+    }
+    let has = |name: &str| node.attributes.contains(name);
+    let causal = || node.attributes.int("is_causal").is_ok_and(|causal| causal.unwrap_or(0) != 0);
+    let past = || node.inputs.get(4).is_some_and(|name| !name.is_empty());
+    match node.operator.as_str() {
+        "Attention" if has("left_window_size") || has("right_window_size") => Some("a window"),
+        "Attention" if causal() && past() => Some("is_causal and a past"),
+        "SpaceToDepth" if has("mode") => Some("a mode"),
+        "Swish" if has("alpha") => Some("alpha"),
+        _ => None,
+    }
 }
 
 /// The operator in a form that tract runs in place, where there is one that keeps NaN.

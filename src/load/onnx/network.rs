@@ -1,5 +1,6 @@
 //! The engine for what only tract runs: convolutions, recurrent layers and the like. Operators
 //! that have a kernel and that tract lacks, or computes wrongly, are our kernels in its graph.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -180,11 +181,7 @@ impl Wiring {
         match kernel.run(&views, &mut outputs, &RunContext { max_tensor_bytes: MAX_AHEAD }) {
             Ok(()) => {}
             Err(RunError::OverBudget { needed }) if needed > self.budget => {
-                return Err(LoadError::OverBudget {
-                    what: format!("{} (node `{}`)", node.full_operator(), node.name),
-                    needed,
-                    budget: self.budget,
-                });
+                return Err(LoadError::OverBudget { what: title(node), needed, budget: self.budget });
             }
             // It may be in a branch that is never taken: it fails when it runs.
             Err(_) => return Ok(false),
@@ -200,6 +197,7 @@ impl Wiring {
         node: &NodeParts,
         context: &ParsingContext<'_>,
     ) -> Result<(Box<dyn InferenceOp>, Vec<String>), LoadError> {
+        self.check_sizes(node)?;
         let builder = match node.domain.as_str() {
             "" | "com.microsoft" => context.framework.op_register.0.get(&node.operator),
             _ => None,
@@ -211,6 +209,13 @@ impl Wiring {
             let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
             Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
+        if let Some(what) = nan::passed_over(node) {
+            return Err(LoadError::UnsupportedOperator {
+                operator: format!("{} with {what}", node.full_operator()),
+                node: node.name.clone(),
+                hint: String::new(),
+            });
+        }
         if let Some(operator) = nan::in_place(node) {
             return Ok((operator, Vec::new()));
         }
@@ -251,10 +256,32 @@ impl Wiring {
         }
     }
 
+    /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.
+    fn check_sizes(&self, node: &NodeParts) -> Result<(), LoadError> {
+        if !matches!(node.operator.as_str(), "Expand" | "Tile" | "ConstantOfShape" | "Reshape" | "Resize") {
+            return Ok(());
+        }
+        let sizes = node.inputs.iter().filter_map(|name| self.constants.get(name)?.values::<i64>());
+        match sizes.flatten().find(|size| **size > i64::from(i32::MAX)) {
+            Some(size) => Err(LoadError::OverBudget {
+                what: title(node),
+                needed: size.unsigned_abs(),
+                budget: self.budget,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn outlet(&self, name: &str) -> Result<OutletId, LoadError> {
         let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
         self.outlets.get(name).copied().ok_or_else(unknown)
     }
+}
+
+/// The node as an error names it: by its name, or by what it makes.
+fn title(node: &NodeParts) -> String {
+    let name = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|name| !name.is_empty());
+    name.map_or_else(|| node.full_operator(), |name| format!("{} (node `{name}`)", node.full_operator()))
 }
 
 type Builder = fn(&ParsingContext<'_>, &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;

@@ -1,4 +1,5 @@
 //! Our kernels as operators of tract: one adapter for all of them.
+#![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 
 use std::sync::Arc;
 

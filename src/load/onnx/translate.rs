@@ -3,10 +3,7 @@
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 
-use super::attributes::convert;
 use super::check::malformed;
-use super::graph::{GraphPartsBuilder, OperatorSets};
-use super::proto::AttributeProto;
 use crate::kernel::Attribute;
 use crate::kernel::program::{GraphParts, NodeParts};
 use crate::load::LoadError;
@@ -24,25 +21,6 @@ pub(super) fn to_message(node: &NodeParts) -> Result<pb::NodeProto, LoadError> {
         output: node.outputs.clone(),
         attribute: attributes.collect::<Result<_, _>>()?,
         ..pb::NodeProto::default()
-    })
-}
-
-/// A node that tract hands over; where its body graphs are built, for one.
-pub(super) fn from_message(node: &pb::NodeProto, version: i64) -> Result<NodeParts, LoadError> {
-    use prost::Message;
-    let attributes = node.attribute.iter().map(|attribute| {
-        AttributeProto::decode(attribute.encode_to_vec().as_slice()).map_err(|e| malformed(e.to_string()))
-    });
-    let attributes: Vec<AttributeProto> = attributes.collect::<Result<_, _>>()?;
-    let sets = OperatorSets::single(&node.domain, version);
-    Ok(NodeParts {
-        name: node.name.clone(),
-        operator: node.op_type.clone(),
-        domain: node.domain.clone(),
-        version,
-        attributes: convert(&GraphPartsBuilder::new(&sets), attributes, &node.op_type)?,
-        inputs: node.input.clone(),
-        outputs: node.output.clone(),
     })
 }
 

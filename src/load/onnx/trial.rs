@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::malformed;
-use super::graph::Declared;
+use super::graph::{Declared, DeclaredDim};
 use crate::kernel::program::{Program, Scratch};
 use crate::kernel::{FactDim, RunContext};
 use crate::load::tract::plan::panic_text;
@@ -98,28 +98,34 @@ fn spec(
     let element = element
         .or(declared.element)
         .ok_or_else(|| malformed(format!("nothing tells the type of output `{}`", declared.name)))?;
-    let open = |dim: &FactDim| match dim {
-        FactDim::Fixed(n) => Dim::Fixed(*n),
-        FactDim::Like { .. } | FactDim::Unknown => Dim::Any,
-    };
-    let stated: Option<Vec<Dim>> =
-        fact.and_then(|f| f.dims.as_ref()).map(|dims| dims.iter().map(open).collect());
-    let dims = match (stated, observed.split_first()) {
-        // A size that no operator states, but that never differed, is what it was seen to be.
-        (stated, Some((first, others))) => {
+    let stated = fact.and_then(|f| f.dims.as_ref());
+    let dims: Option<Vec<Dim>> = match observed.split_first() {
+        Some((first, others)) => {
             let stated = stated.filter(|s| s.len() == first.dims().len());
-            let rank = others.iter().all(|o| o.dims().len() == first.dims().len());
             let dims = first.dims().iter().enumerate().map(|(axis, size)| {
                 let same = others.iter().all(|o| o.dims().get(axis) == Some(size));
-                match stated.as_ref().and_then(|s| s.get(axis)) {
-                    Some(Dim::Fixed(n)) => Dim::Fixed(*n),
-                    _ if axis > 0 && same && !others.is_empty() => declared_or(declared, axis, *size),
+                let in_file = declared.dims.as_ref().and_then(|dims| dims.get(axis));
+                match stated.and_then(|s| s.get(axis)) {
+                    Some(FactDim::Fixed(n)) => Dim::Fixed(*n),
+                    Some(FactDim::Like { .. }) => Dim::Any,
+                    // A size that depends on the values: what was seen proves nothing by itself.
+                    Some(FactDim::Unknown) if same && in_file.and_then(DeclaredDim::fixed) == Some(*size) => {
+                        Dim::Fixed(*size)
+                    }
+                    // No operator says anything: what never differed is what it was seen to be.
+                    None if axis > 0 && same && !others.is_empty() => match in_file {
+                        Some(DeclaredDim::Named(_)) => Dim::Any,
+                        _ => Dim::Fixed(*size),
+                    },
                     _ => Dim::Any,
                 }
             });
-            rank.then(|| dims.collect())
+            others.iter().all(|o| o.dims().len() == first.dims().len()).then(|| dims.collect())
         }
-        (stated, None) => stated,
+        None => stated.map(|dims| {
+            let dim = |d: &FactDim| if let FactDim::Fixed(n) = d { Dim::Fixed(*n) } else { Dim::Any };
+            dims.iter().map(dim).collect()
+        }),
     };
     let spec = match dims {
         Some(dims) => TensorSpec::new(&declared.name, element, &dims),
@@ -129,15 +135,6 @@ fn spec(
         Some(labels) => spec.with_labels(labels.clone()),
         None => spec,
     })
-}
-
-/// The size that was seen, unless the file says that this dimension is open.
-fn declared_or(declared: &Declared, axis: usize, seen: usize) -> Dim {
-    let stated = declared.dims.as_ref().and_then(|dims| dims.get(axis));
-    match stated {
-        Some(dim) if dim.fixed().is_none() && *dim != super::graph::DeclaredDim::Unnamed => Dim::Any,
-        _ => Dim::Fixed(seen),
-    }
 }
 
 fn has_open_inner(inputs: &[TensorSpec]) -> bool {

@@ -429,8 +429,10 @@ impl<'a> Builder<'a> {
             let (argument, index) = output.split_once(':').unwrap_or((output, "0"));
             let index = index.parse().map_err(|_| missing())?;
             self.ops.flat_index(frame.node(reference)?, argument, index).ok_or_else(missing)?
+        } else if output.is_empty() {
+            0
         } else {
-            if output.is_empty() { 0 } else { output.parse().map_err(|_| missing())? }
+            output.parse().map_err(|_| missing())?
         };
         if let Some(port) = frame.feeds.get(&(name.to_owned(), slot)) {
             return Ok(Some(Wire::Live(*port)));

@@ -1,4 +1,4 @@
-//! The constants of a file: TensorProto to tensors and back.
+//! The constants of a file: `TensorProto` to tensors and back.
 //!
 //! TensorFlow leaves off repeated values at the end: no value means all zero, fewer values than
 //! elements mean that the last one goes on. What such a constant claims is bounded by a budget for
@@ -223,6 +223,7 @@ fn low(bits: i32) -> u16 {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the messages hold it")]
     fn shape(dims: &[i64]) -> Option<TensorShapeProto> {
         let dim = dims.iter().map(|size| Dim { size: *size, name: String::new() }).collect();
         Some(TensorShapeProto { dim, unknown_rank: false })

@@ -88,15 +88,6 @@ impl Attributes {
         }
     }
 
-    /// Takes an attribute out, so that its memory can go.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)?.value
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut AttrValue> {
-        self.0.values_mut()
-    }
-
     pub(super) fn into_inner(self) -> HashMap<String, AttrValue> {
         self.0
     }
@@ -161,14 +152,6 @@ impl Attributes {
             Value::Shape(shape) if !shape.unknown_rank => {
                 Some(shape.dim.iter().map(|d| usize::try_from(d.size).ok()).collect())
             }
-            _ => None,
-        }
-    }
-
-    /// The name of the function that the attribute refers to.
-    pub(super) fn function(&self, name: &str) -> Option<&str> {
-        match self.value(name)? {
-            Value::Func(f) => Some(&f.name),
             _ => None,
         }
     }

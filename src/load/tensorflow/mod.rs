@@ -83,7 +83,7 @@ pub fn pack_saved_model(directory: &Path) -> Result<Vec<u8>, LoadError> {
 struct Frozen;
 
 impl Loader for Frozen {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "tensorflow"
     }
 
@@ -107,7 +107,7 @@ impl Loader for Frozen {
 struct Text;
 
 impl Loader for Text {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "tensorflow-text"
     }
 
@@ -131,7 +131,7 @@ impl Loader for Text {
 struct Packed;
 
 impl Loader for Packed {
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "saved-model"
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::api::{Datum, OutletId, SpecialOps, TVec, TypedFact, TypedModel};
+use super::api::{Datum, OutletId, TVec, TypedFact, TypedModel};
 use super::graph::{Content, Graph, Node};
 use super::ops::{self, Wiring, WiringError};
 use super::{malformed, unsupported};
@@ -12,8 +12,17 @@ use crate::load::tract::{Blueprint, Extent, Output, TractModel, convert};
 use crate::load::{LoadError, LoadOptions, Model};
 use crate::signature::{Dim, TensorSpec};
 
+/// The most operators that are stated to tract, whose own work grows faster than their number.
+const MAX_OPERATORS: usize = 1 << 15;
+
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    if graph.nodes.len() > MAX_OPERATORS {
+        return Err(malformed(format!(
+            "the outputs need {} nodes, more than {MAX_OPERATORS}",
+            graph.nodes.len()
+        )));
+    }
     let unknown =
         || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
     // A loop over variables leaves them behind; the loop is what there is to say.

@@ -4,6 +4,8 @@
 //! block is a run of entries whose keys share prefixes, then a type byte and a masked CRC32C.
 //! TensorFlow writes blocks uncompressed.
 
+#![allow(clippy::type_complexity, reason = "keys with their values")]
+
 use super::malformed;
 use crate::load::LoadError;
 
@@ -167,6 +169,7 @@ pub(super) mod tests {
         handle
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "the low seven bits are meant")]
     fn push_varint(out: &mut Vec<u8>, mut value: u64) {
         while value >= 0x80 {
             out.push(value as u8 | 0x80);

@@ -100,12 +100,17 @@ impl TractModel {
         }
         let symbolic = if has_open { trials.symbolic(&first, &others) } else { None };
         let signature = observed_signature(inputs, outputs, &first, &others)?;
-        let const_bytes = first.plan.const_bytes();
+        let const_bytes = first.const_bytes;
         let small = const_bytes <= SMALL_WEIGHTS;
         let keeps_concrete = small || symbolic.is_none();
         let mut concrete = Vec::new();
         if keeps_concrete {
-            concrete.push((first.shapes(), Arc::new(first.plan)));
+            let shapes = first.shapes();
+            let plan = match first.plan {
+                Some(plan) => plan,
+                None => concrete_plan(&*blueprint, &shapes, budget)?,
+            };
+            concrete.push((shapes, Arc::new(plan)));
         }
         Ok(Self {
             signature,
@@ -228,7 +233,9 @@ struct Trials<'a> {
 /// A plan for concrete shapes that has answered, and what it answered.
 struct Answered {
     trial: Trial,
-    plan: Plan,
+    /// Gone again where the weights are large.
+    plan: Option<Plan>,
+    const_bytes: usize,
     outputs: TVec<TValue>,
 }
 
@@ -267,7 +274,10 @@ impl Trials<'_> {
     fn attempt(&self, trial: Trial) -> Result<Answered, LoadError> {
         let plan = concrete_plan(self.blueprint, &trial.shapes, self.budget)?;
         let outputs = plan.run(trial.values(self.inputs)?).map_err(|e| LoadError::Engine(e.to_string()))?;
-        Ok(Answered { trial, plan, outputs })
+        let const_bytes = plan.const_bytes();
+        // Each plan has the weights once more: of a large model only one is there at a time.
+        let plan = (const_bytes <= SMALL_WEIGHTS).then_some(plan);
+        Ok(Answered { trial, plan, const_bytes, outputs })
     }
 
     /// The symbolic plan, where it gives the same answers as the concrete ones.

@@ -3,7 +3,11 @@
 //! A comparison with NaN is false, so `max(x, 0)` written as a comparison gives a finite answer for
 //! a value that is unknown; a fast approximation that clamps its argument does the same. A model
 //! must not make an ordinary score of an unknown input, and no framework does.
-
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_imports,
+    reason = "parameters are f64 where the elements may be f32; tract is used by its prelude"
+)]
 #![allow(
     unreachable_pub,
     missing_docs,
@@ -174,7 +178,7 @@ impl EvalOp for Extreme {
             }
             DatumType::I32 => zip_broadcast(a, b, |a: &i32, b| if max { *a.max(b) } else { *a.min(b) }),
             DatumType::I64 => zip_broadcast(a, b, |a: &i64, b| if max { *a.max(b) } else { *a.min(b) }),
-            other => bail!("{:?} of {other:?} is not supported", self),
+            other => bail!("{self:?} of {other:?} is not supported"),
         }?;
         Ok(tvec!(out.into_tvalue()))
     }
@@ -255,7 +259,6 @@ impl KeepNan {
                 *y = T::nan();
             }
         });
-        drop(plain);
         Ok(tvec!(y.into_tvalue()))
     }
 }

@@ -26,8 +26,9 @@ impl Plan {
     /// Optimises a typed model. The caller has bounded the sizes that it declares.
     pub(in crate::load) fn new(model: TypedModel) -> Result<Self, LoadError> {
         guarded(|| {
+            // Before the weights are packed into forms that tell nothing of their size.
+            let const_bytes = constant_bytes(&model);
             let optimised = model.into_decluttered()?.into_optimized()?;
-            let const_bytes = constant_bytes(&optimised);
             Ok(Self { plan: optimised.into_runnable()?, states: ThreadLocal::new(), const_bytes })
         })
     }
@@ -68,11 +69,6 @@ impl Plan {
     /// The most bytes that a run holds at once, with these symbol values.
     pub(in crate::load) fn peak_bytes(&self, symbols: &SymbolValues) -> u64 {
         peak_bytes(self.plan.model(), symbols)
-    }
-
-    /// The model that is run.
-    pub(in crate::load) fn model(&self) -> &TypedModel {
-        self.plan.model()
     }
 }
 
@@ -127,7 +123,7 @@ pub(in crate::load) fn peak_bytes(model: &TypedModel, symbols: &SymbolValues) ->
         for input in node.inputs.iter().map(|i| i.node).chain([id]) {
             if last_read.get(input).is_some_and(|last| *last <= at) {
                 // What is read twice by one operator is let go of once.
-                held = held.saturating_sub(made.get_mut(input).map(std::mem::take).unwrap_or(0));
+                held = held.saturating_sub(made.get_mut(input).map_or(0, std::mem::take));
             }
         }
     }

@@ -32,7 +32,7 @@ impl Loader for Catboost {
                 read(&document)
             })
             .map_err(|Wrong(reason)| LoadError::Malformed { format: "catboost", reason })
-            .and_then(TreeModel::build)
+            .map(TreeModel::build)
     }
 }
 

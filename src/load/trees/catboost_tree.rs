@@ -140,11 +140,11 @@ pub(super) fn oblivious(
         };
         let values = tree.get("leaf_values")?;
         let numbers = values.numbers()?;
-        let width = (splits.len() <= MAX_DEPTH).then(|| numbers.len() >> splits.len()).unwrap_or(0);
+        let width = if splits.len() <= MAX_DEPTH { numbers.len() >> splits.len() } else { 0 };
         if width == 0 || width << splits.len() != numbers.len() || *targets.get_or_insert(width) != width {
             return Err(Wrong::new(format!(
-                "`{values}`: expected {} values a target for {} splits, found {} in all",
-                1_u64.checked_shl(splits.len() as u32).unwrap_or(u64::MAX),
+                "`{values}`: expected {} values a target for {} splits (at most {MAX_DEPTH}), found {} in all",
+                1_u64 << splits.len().min(63),
                 splits.len(),
                 numbers.len()
             )));

@@ -30,7 +30,7 @@ impl Loader for Lightgbm {
             .map_err(|error| Wrong::new(format!("not text in UTF-8: {error}")))
             .and_then(read)
             .map_err(|Wrong(reason)| LoadError::Malformed { format: "lightgbm", reason })
-            .and_then(TreeModel::build)
+            .map(TreeModel::build)
     }
 }
 

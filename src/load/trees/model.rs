@@ -8,7 +8,7 @@ use crate::kernel::tree::builder::Forest;
 use crate::kernel::tree::ensemble::{Ensemble, Features};
 use crate::kernel::tree::leaves::{Fold, Score};
 use crate::kernel::tree::transform::{logistic, softmax};
-use crate::load::{LoadError, Model, RunError};
+use crate::load::{Model, RunError};
 use crate::signature::{Dim, Labels, Signature, TensorSpec};
 use crate::tensor::{ElementType, Shape, Tensor, TensorView};
 
@@ -155,7 +155,7 @@ pub(super) struct TreeModel {
 }
 
 impl TreeModel {
-    pub(super) fn build(parts: Parts) -> Result<Arc<dyn Model>, LoadError> {
+    pub(super) fn build(parts: Parts) -> Arc<dyn Model> {
         let Parts { library, features, scorer, scale, bias, link, labels } = parts;
         let columns = link.columns(scorer.targets());
         let rows = [Dim::Any, Dim::Fixed(features)];
@@ -165,7 +165,7 @@ impl TreeModel {
             output = output.with_labels(labels);
         }
         let signature = Signature::new(vec![input], vec![output]);
-        Ok(Arc::new(Self { library, signature, features, scorer, scale, bias, link, columns }))
+        Arc::new(Self { library, signature, features, scorer, scale, bias, link, columns })
     }
 
     fn score(&self, rows: &[f32], scores: &mut [f32]) -> Result<(), RunError> {

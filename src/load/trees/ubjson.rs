@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
                 None => {}
             }
             let marker = match of {
-                Some(of) if matches!(of, b'Z' | b'T' | b'F' | b'N') => {
+                Some(b'Z' | b'T' | b'F' | b'N') => {
                     return Err(self.wrong("a list of values that take bytes"));
                 }
                 Some(of) => of,

@@ -63,7 +63,7 @@ impl Loader for XgboostUbj {
 }
 
 fn finish(format: &'static str, parts: Result<Parts, Wrong>) -> Result<Arc<dyn Model>, LoadError> {
-    parts.map_err(|Wrong(reason)| LoadError::Malformed { format, reason }).and_then(TreeModel::build)
+    parts.map_err(|Wrong(reason)| LoadError::Malformed { format, reason }).map(TreeModel::build)
 }
 
 fn read(document: &Value) -> Result<Parts, Wrong> {
@@ -189,14 +189,14 @@ impl Objective {
     fn of(name: &Field<'_>) -> Result<Self, Wrong> {
         let (link, base) = match name.text()? {
             "binary:logistic" | "reg:logistic" => (Link::Logistic { scale: 1.0 }, Base::Probability),
-            "binary:logitraw" => (Link::Identity, Base::Raw),
             "binary:hinge" => (Link::Step, Base::Raw),
             "multi:softprob" => (Link::Softmax, Base::Raw),
             "multi:softmax" => (Link::Top, Base::Raw),
             "count:poisson" | "reg:gamma" | "reg:tweedie" | "survival:cox" | "survival:aft" => {
                 (Link::Exp, Base::Mean)
             }
-            "reg:squarederror"
+            "binary:logitraw"
+            | "reg:squarederror"
             | "reg:linear"
             | "reg:squaredlogerror"
             | "reg:pseudohubererror"

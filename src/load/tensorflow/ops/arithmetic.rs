@@ -126,8 +126,24 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
             let op = if op == "Maximum" { math::max() } else { math::min() };
             w.one(op, &inputs)
         }
-        "Maximum" => w.binary(nan::Extreme::Max, a, b),
-        "Minimum" => w.binary(nan::Extreme::Min, a, b),
+        "Maximum" => {
+            let out = w.binary(nan::Extreme::Max, a, b)?;
+            if let Some(least) = whole_constant(w, a).or_else(|| whole_constant(w, b)) {
+                w.at_least.insert(out, least);
+            }
+            Ok(out)
+        }
+        "Minimum" => {
+            // `min(max(x, 5), 5)` is how TensorFlow writes a size that is always 5.
+            for (bounded, limit) in [(a, b), (b, a)] {
+                if let (Some(least), Some(most)) = (w.at_least.get(&bounded), whole_constant(w, limit))
+                    && *least >= most
+                {
+                    return Ok(limit);
+                }
+            }
+            w.binary(nan::Extreme::Min, a, b)
+        }
         "SquaredDifference" => {
             let difference = w.binary(math::sub(), a, b)?;
             w.binary(math::mul(), difference, difference)
@@ -159,6 +175,7 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
         "TruncateMod" => w.binary(math::rem(), a, b),
         "DivNoNan" | "Xdivy" => {
             let inputs = w.same(&[a, b])?;
+            #[allow(clippy::type_complexity, reason = "the same function in two precisions")]
             let (f, g): (fn(f32, f32) -> f32, fn(f64, f64) -> f64) = if op == "DivNoNan" {
                 (|a, b| if b == 0.0 { 0.0 } else { a / b }, |a, b| if b == 0.0 { 0.0 } else { a / b })
             } else {
@@ -177,6 +194,12 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
         }
         _ => Err(WiringError::Unsupported),
     }
+}
+
+/// The value of a constant that is one whole number.
+fn whole_constant(w: &Wiring<'_>, x: OutletId) -> Option<i64> {
+    let value = w.konst(x).ok().filter(|v| v.len() == 1 && v.rank() == 0 && v.datum_type().is_integer())?;
+    value.cast_to_scalar::<i64>().ok()
 }
 
 impl Wiring<'_> {

@@ -181,13 +181,14 @@ fn backprop_input(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
         let given = w.dim(x, axis)?;
         // What the forward convolution of this size would have padded in front.
         let extent = (at(front) - 1) * at(&dilations) + 1;
+        let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let before = match (given.as_i64(), wanted.as_i64()) {
             _ if !same => 0,
             (Some(given), Some(wanted)) => {
-                let total = (given - 1) * at(&strides) as i64 + extent as i64 - wanted;
-                total.max(0) / 2
+                let reach = (given - 1).saturating_mul(signed(at(&strides)));
+                reach.saturating_add(signed(extent)).saturating_sub(wanted).max(0) / 2
             }
-            _ => extent.saturating_sub(at(&strides)) as i64 / 2,
+            _ => signed(extent.saturating_sub(at(&strides))) / 2,
         };
         out = match (full.as_i64(), wanted.as_i64()) {
             (Some(full), Some(wanted)) if before + wanted > full => {

@@ -190,7 +190,7 @@ fn bucketize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
             let numbers = numbers.to_plain_array_view::<f64>()?;
             let place = |v: &f64| {
                 // A NaN lies above all boundaries, as a binary search that compares has it.
-                let below = boundaries.partition_point(|b| !(*v < f64::from(*b)));
+                let below = boundaries.partition_point(|b| v.is_nan() || *v >= f64::from(*b));
                 i32::try_from(below).unwrap_or(i32::MAX)
             };
             Ok(tvec!(EngineTensor::from(numbers.map(place)).into_tvalue()))
@@ -225,8 +225,8 @@ fn banded<T: Datum + Default>(
     let mut values = x.try_as_plain_ram()?.as_slice::<T>()?.to_vec();
     for (at, value) in values.iter_mut().enumerate() {
         let (row, column) = ((at / columns.max(1)) % rows.max(1), at % columns.max(1));
-        let below = row as i64 - column as i64;
-        if (lower >= 0 && below > lower) || (upper >= 0 && -below > upper) {
+        let over = |distance: usize, limit: i64| usize::try_from(limit).is_ok_and(|limit| distance > limit);
+        if over(row.saturating_sub(column), lower) || over(column.saturating_sub(row), upper) {
             *value = T::default();
         }
     }

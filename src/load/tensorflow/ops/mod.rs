@@ -13,6 +13,7 @@ mod arithmetic;
 mod attention;
 mod computed;
 mod convolution;
+mod fingerprint;
 mod image;
 mod indexing;
 mod logic;

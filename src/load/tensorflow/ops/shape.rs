@@ -1,7 +1,7 @@
 //! Shapes: reading them, changing them, putting tensors together and apart.
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
+    AxisOp, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec,
 };
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
@@ -91,6 +91,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "SpaceToBatchND" => |w, _, i| space_to_batch(w, i, true),
         "BatchToSpaceND" => |w, _, i| space_to_batch(w, i, false),
         "ReverseV2" | "Reverse" => reverse,
+        "Roll" => roll,
         "InvertPermutation" => |w, _, i| {
             let permutation = w.konst_ints(first(i)?)?;
             let mut inverse = vec![0_i32; permutation.len()];
@@ -124,6 +125,7 @@ impl Wiring<'_> {
     }
 
     /// Part of a dimension.
+    #[allow(clippy::needless_pass_by_value, reason = "sizes are handed over as they are")]
     pub(super) fn cut(&mut self, x: OutletId, axis: usize, start: impl ToDim, end: impl ToDim) -> One {
         let (start, end) = (start.to_dim(), end.to_dim());
         if start == TDim::from(0) && end == self.dim(x, axis)? {
@@ -342,6 +344,23 @@ fn reverse(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     Ok(tvec!(x))
 }
 
+fn roll(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
+    let mut x = first(inputs)?;
+    let (shifts, axes) = (w.konst_ints(input(inputs, 1)?)?, w.konst_ints(input(inputs, 2)?)?);
+    for (shift, axis) in shifts.into_iter().zip(axes) {
+        let axis = axis_of(axis, w.rank(x)?)?;
+        let size = w.dim(x, axis)?;
+        let known = size.as_i64().ok_or_else(|| invalid("rolls an open dimension"))?;
+        let shift = shift.rem_euclid(known.max(1));
+        if shift != 0 {
+            let head = w.cut(x, axis, known - shift, size.clone())?;
+            let tail = w.cut(x, axis, 0, known - shift)?;
+            x = w.one(array::TypedConcat { axis }, &[head, tail])?;
+        }
+    }
+    Ok(tvec!(x))
+}
+
 fn paddings(w: &Wiring<'_>, outlet: OutletId) -> Result<Vec<(usize, usize)>, WiringError> {
     let flat = w.konst_ints(outlet)?;
     let (pairs, rest) = flat.as_chunks::<2>();
@@ -368,7 +387,8 @@ fn mirror_pad(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let symmetric = i64::from(node.attributes.text("mode") == Some("SYMMETRIC"));
     for (axis, (before, after)) in pads.into_iter().enumerate().filter(|(_, p)| *p != (0, 0)) {
         let size = w.dim(x, axis)?.as_i64().ok_or_else(|| invalid("mirrors an open dimension"))?;
-        let (before, after) = (before as i64, after as i64);
+        let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (before, after) = (signed(before), signed(after));
         if before.max(after) > size - 1 + symmetric {
             return Err(invalid("mirrors more than there is"));
         }

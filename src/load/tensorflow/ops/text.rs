@@ -17,6 +17,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "StringToNumber" => string_to_number,
         "StringLength" => string_length,
         "StringJoin" => string_join,
+        "StringToHashBucketFast" => hash_bucket,
         _ => return None,
     })
 }
@@ -134,6 +135,23 @@ fn string_length(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
             Ok(tvec!(
                 EngineTensor::from(words.map(|s| i32::try_from(length(s)).unwrap_or(i32::MAX))).into_tvalue()
             ))
+        },
+    );
+    Ok(tvec!(w.one(op, &[first(inputs)?])?))
+}
+
+fn hash_bucket(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
+    let buckets = node.attributes.int("num_buckets").and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let buckets = buckets.ok_or(WiringError::Unsupported)?;
+    let op = Computed::new(
+        "StringToHashBucketFast",
+        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(i64::datum_type(), f.shape.clone())).collect()),
+        move |values| {
+            let [x] = values else { bail!("one input expected") };
+            let words = x.to_plain_array_view::<String>()?;
+            let bucket = |s: &String| super::fingerprint::fingerprint64(s.as_bytes()) % buckets;
+            let buckets = words.map(|s| i64::try_from(bucket(s)).unwrap_or(0));
+            Ok(tvec!(EngineTensor::from(buckets).into_tvalue()))
         },
     );
     Ok(tvec!(w.one(op, &[first(inputs)?])?))

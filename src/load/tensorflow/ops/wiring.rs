@@ -20,13 +20,21 @@ pub(super) type One = Result<OutletId, WiringError>;
 pub(in crate::load::tensorflow) struct Wiring<'m> {
     pub(in crate::load::tensorflow) model: &'m mut TypedModel,
     pub(super) partitions: super::partition::Partitions,
+    /// Whole numbers that are known to be no less than this.
+    pub(super) at_least: std::collections::HashMap<OutletId, i64>,
     budget: u64,
     count: usize,
 }
 
 impl<'m> Wiring<'m> {
     pub(in crate::load::tensorflow) fn new(model: &'m mut TypedModel, budget: u64) -> Self {
-        Self { model, partitions: super::partition::Partitions::new(), budget, count: 0 }
+        Self {
+            model,
+            partitions: super::partition::Partitions::new(),
+            at_least: std::collections::HashMap::new(),
+            budget,
+            count: 0,
+        }
     }
 
     /// Adds a constant.
@@ -62,7 +70,7 @@ impl<'m> Wiring<'m> {
         let mut elements = 0_usize;
         for fact in &outputs {
             let dims = fact.shape.iter().map(|d| d.as_i64().map_or(Some(1), |d| usize::try_from(d).ok()));
-            let size = dims.fold(Some(1_usize), |n, d| n?.checked_mul(d?)).unwrap_or(usize::MAX);
+            let size = { dims }.try_fold(1_usize, |n, d| n.checked_mul(d?)).unwrap_or(usize::MAX);
             elements = elements.saturating_add(size);
             let needed = (size as u64).saturating_mul(fact.datum_type.size_of() as u64);
             if needed > self.budget {
