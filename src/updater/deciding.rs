@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::loading::{Failure, Job, Outcome, Work};
-use super::{Deferred, Updater};
+use super::{Deferred, UnderWay, Updater};
 use crate::plan::{Live, ReleaseId, Step, next_step};
 use crate::release::{ModelName, Release};
 use crate::slot::Retired;
@@ -81,17 +81,20 @@ impl Updater {
 
     fn begin(&mut self, name: ModelName, release: Release, job: Job) {
         self.set_activity(&name, Activity::Loading { version: release.version.clone() });
-        self.loading = Some((name, release));
+        self.loading = Some(UnderWay { name, release, outdated: false });
         // A loader that is gone is seen where its outcomes end.
         drop(self.work.send(Work::Load(Box::new(job))));
     }
 
     /// Takes in what the loader says.
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        let Some((name, release)) = self.loading.take() else { return };
+        let Some(UnderWay { name, release, outdated }) = self.loading.take() else { return };
         self.replan = true;
         self.set_activity(&name, Activity::Idle);
         match outcome {
+            // Its position would be compared with those of another topic, and its rejection kept.
+            Ok(proven) if outdated => self.free(*proven),
+            Err(_) if outdated => {}
             Ok(proven) => {
                 let model = self.models.entry(name.clone()).or_default();
                 model.deferred = None;
@@ -105,7 +108,7 @@ impl Updater {
                 if wanted {
                     self.swap(&name, *proven);
                 } else {
-                    drop(self.work.send(Work::Free(Box::new(proven.into_live()))));
+                    self.free(*proven);
                 }
             }
             Err(Failure::Rejected(rejection)) => {
@@ -141,6 +144,11 @@ impl Updater {
         status.swaps += 1;
         status.live = Some(LiveStatus { provenance, signature, engine, memory, load_time, warm_up_time });
         self.status_changed = true;
+    }
+
+    /// Has a version freed that does not go live.
+    fn free(&self, proven: Proven) {
+        drop(self.work.send(Work::Free(Box::new(proven.into_live()))));
     }
 
     fn withdraw(&mut self, name: &ModelName) {

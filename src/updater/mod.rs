@@ -135,7 +135,7 @@ struct Updater {
     /// Something has changed that may change what is to be loaded.
     replan: bool,
     /// What the loader is at.
-    loading: Option<(ModelName, Release)>,
+    loading: Option<UnderWay>,
     work: Sender<Work>,
     retired: Vec<(ModelName, Retired)>,
     waiters: Vec<Waiter>,
@@ -150,6 +150,14 @@ struct ModelState {
     rejected: HashMap<ReleaseId, Stage>,
     held: Held,
     deferred: Option<Deferred>,
+}
+
+/// A load that the loader was given and has not answered yet.
+struct UnderWay {
+    name: ModelName,
+    release: Release,
+    /// The topic was made anew meanwhile: whatever comes of it is about a topic that is gone.
+    outdated: bool,
 }
 
 /// A load that was put off.
@@ -208,8 +216,9 @@ impl Updater {
             }
             self.plan();
             self.reap();
-            self.answer_waiters();
+            // Who hears that a model is ready finds it in the status.
             self.tell_status();
+            self.answer_waiters();
         };
         stop.store(true, Ordering::Relaxed);
         // The reader may be waiting for room in the channel.

@@ -31,6 +31,9 @@ impl Updater {
                 tracing::warn!("the model topic was created anew; it is read from the beginning");
                 self.index.clear();
                 self.caught_up = false;
+                if let Some(load) = &mut self.loading {
+                    load.outdated = true;
+                }
                 for model in self.models.values_mut() {
                     // Positions mean nothing now, so what is live cannot be told from what comes.
                     *model = ModelState::default();

@@ -1,7 +1,7 @@
 //! A format whose models do whatever a test needs, and records of every kind.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,11 +21,13 @@ pub(crate) struct ScriptLoader {
     pub loaded: AtomicUsize,
     /// How many models are alive.
     pub alive: Arc<AtomicUsize>,
+    /// While a test holds this, a load waits.
+    pub gate: Mutex<()>,
 }
 
 impl ScriptLoader {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { loaded: AtomicUsize::new(0), alive: Arc::default() })
+        Arc::new(Self { loaded: AtomicUsize::new(0), alive: Arc::default(), gate: Mutex::new(()) })
     }
 }
 
@@ -39,6 +41,7 @@ impl Loader for ScriptLoader {
     }
 
     fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+        drop(self.gate.lock().unwrap());
         let text = String::from_utf8_lossy(&payload.into_bytes()).into_owned();
         let mut parts = text.split(':').skip(1);
         let act = parts.next().unwrap_or_default().to_owned();

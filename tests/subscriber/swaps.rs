@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use modelswap::topic::TopicError;
-use modelswap::{ErrorKind, PredictError, Scorer, TopicState};
+use modelswap::{Activity, ErrorKind, PredictError, Scorer, TopicState};
 
 use crate::support::*;
 
@@ -193,4 +193,30 @@ async fn a_topic_that_cannot_be_read_is_in_the_status_and_comes_back_by_itself()
     wait(&models, "available", |s| s.topic == TopicState::CaughtUp).await;
     world.plain("v2", "script:ok:2");
     wait_live(&models, "v2").await;
+}
+
+#[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "the lock is what holds the load up")]
+async fn what_was_loading_while_the_topic_was_made_anew_does_not_stand_in_the_way_of_what_is_on_it() {
+    let world = World::new();
+    for i in 0..5 {
+        world.plain("old", &format!("script:ok:{i}"));
+    }
+    let gate = world.loader.gate.lock().unwrap();
+    let models = world.start();
+    let loading = |version: &str| Activity::Loading { version: version.to_owned() };
+    wait(&models, "loading", |s| s.model("fraud").is_some_and(|m| m.activity == loading("old"))).await;
+    world.topic.recreate(1);
+    // An offset below that of the release that is being loaded: another topic, another count.
+    world.plain("new", "script:ok:7");
+    wait(&models, "the new topic read", |s| {
+        s.topic == TopicState::CaughtUp
+            && s.model("fraud")
+                .is_some_and(|m| m.newest.as_ref().is_some_and(|n| n.version.as_deref() == Some("new")))
+    })
+    .await;
+    drop(gate);
+    wait_live(&models, "new").await;
+    let status = models.status();
+    assert_eq!(status.model("fraud").unwrap().swaps, 1, "the old topic's release never went live");
 }
