@@ -17,6 +17,8 @@ pub(crate) mod attributes;
 pub(crate) use attributes::{Attribute, Attributes};
 pub(crate) mod fuse;
 pub(crate) mod ml;
+mod per_thread;
+pub(crate) use per_thread::PerThread;
 pub(crate) mod program;
 pub(crate) mod recurrent;
 pub(crate) mod standard;

@@ -1,9 +1,14 @@
 //! What the classifiers and regressors of `ai.onnx.ml` do to their raw scores: the attribute
-//! `post_transform`, and the second score of a two-class model that computes only one.
+//! `post_transform`, and the second score of a two-class model that computes only one. Linear models
+//! transform in `f32`, trees in the `f64` that their sums are finished in.
 //!
 //! The specification names the transforms and leaves the rest open; where it is silent this follows
 //! what onnxruntime 1.32 answers. A NaN score makes every score of its row NaN that the transform
 //! derives from it, so that it can never pass for an ordinary score.
+
+use std::str::FromStr;
+
+use num_traits::Float;
 
 use super::standard::vector::exp_in_place;
 use super::{Attributes, BuildError};
@@ -23,16 +28,20 @@ pub(crate) enum PostTransform {
 impl PostTransform {
     /// Reads the attribute; `NONE` where it is absent.
     pub(crate) fn from_attributes(attributes: &Attributes) -> Result<Self, BuildError> {
-        Ok(match attributes.string("post_transform")? {
-            None | Some("NONE") => Self::None,
-            Some("SOFTMAX") => Self::Softmax,
-            Some("LOGISTIC") => Self::Logistic,
-            Some("SOFTMAX_ZERO") => Self::SoftmaxZero,
-            Some("PROBIT") => Self::Probit,
-            Some(other) => {
+        attributes.string("post_transform")?.unwrap_or("NONE").parse()
+    }
+
+    /// By the number that `TreeEnsemble` of version 5 states.
+    pub(crate) fn from_number(number: i64) -> Result<Self, BuildError> {
+        Ok(match number {
+            0 => Self::None,
+            1 => Self::Softmax,
+            2 => Self::Logistic,
+            3 => Self::SoftmaxZero,
+            4 => Self::Probit,
+            _ => {
                 return Err(BuildError::invalid(format!(
-                    "attribute `post_transform`: expected NONE, SOFTMAX, LOGISTIC, SOFTMAX_ZERO or PROBIT, \
-                     found `{other}`"
+                    "attribute `post_transform`: expected 0 to 4, found {number}"
                 )));
             }
         })
@@ -51,6 +60,18 @@ impl PostTransform {
             Self::Logistic => logistic_all(scores),
             Self::Softmax => softmax_all(scores, width),
             Self::SoftmaxZero => scores.chunks_exact_mut(width).for_each(softmax_zero),
+        }
+    }
+
+    /// Transforms one row in place, be it of a single score. Trees do; of a regressor with one target
+    /// onnxruntime transforms the score under PROBIT alone, and leaves it raw under the others.
+    pub(crate) fn apply_row<T: Float>(self, row: &mut [T]) {
+        match self {
+            Self::None => {}
+            Self::Logistic => row.iter_mut().for_each(|score| *score = logistic(*score)),
+            Self::Softmax => softmax(row),
+            Self::SoftmaxZero => softmax_zero(row),
+            Self::Probit => row.iter_mut().for_each(|score| *score = probit(*score)),
         }
     }
 
@@ -85,10 +106,43 @@ pub(crate) enum SecondClass {
     Negation,
 }
 
+impl FromStr for PostTransform {
+    type Err = BuildError;
+
+    fn from_str(name: &str) -> Result<Self, BuildError> {
+        Ok(match name {
+            "NONE" => Self::None,
+            "SOFTMAX" => Self::Softmax,
+            "LOGISTIC" => Self::Logistic,
+            "SOFTMAX_ZERO" => Self::SoftmaxZero,
+            "PROBIT" => Self::Probit,
+            other => {
+                return Err(BuildError::invalid(format!(
+                    "attribute `post_transform`: expected NONE, SOFTMAX, LOGISTIC, SOFTMAX_ZERO or PROBIT, \
+                     found `{other}`"
+                )));
+            }
+        })
+    }
+}
+
 /// `1 / (1 + exp(-x))`, with full relative precision on both sides. NaN gives NaN.
-pub(crate) fn logistic(x: f32) -> f32 {
+pub(crate) fn logistic<T: Float>(x: T) -> T {
     let e = (-x.abs()).exp();
-    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+    if x < T::zero() { e / (T::one() + e) } else { T::one() / (T::one() + e) }
+}
+
+/// Shares that add up to 1, in proportion to `e^x`.
+pub(crate) fn softmax<T: Float>(row: &mut [T]) {
+    let max = largest(row);
+    let mut sum = T::zero();
+    for score in row.iter_mut() {
+        *score = (*score - max).exp();
+        sum = sum + *score;
+    }
+    for score in row {
+        *score = *score / sum;
+    }
 }
 
 /// The position of the largest value, the first of them where several are equal; `None` of nothing.
@@ -125,39 +179,47 @@ fn softmax_all(scores: &mut [f32], width: usize) {
     }
 }
 
-/// Scores within 1e-7 of zero count as zero, as in onnxruntime.
-fn softmax_zero(row: &mut [f32]) {
+/// Scores within 1e-7 of zero count as zero, and a row of nothing else becomes NaN, as in
+/// onnxruntime.
+fn softmax_zero<T: Float>(row: &mut [T]) {
     let max = largest(row);
     let scale = (-max).exp();
-    let mut sum = 0.0;
+    let mut sum = T::zero();
     for score in row.iter_mut() {
-        if score.abs() <= 1e-7 {
-            *score *= scale;
+        if score.abs() <= constant(1e-7) {
+            *score = *score * scale;
         } else {
             *score = (*score - max).exp();
-            sum += *score;
+            sum = sum + *score;
         }
     }
     for score in row {
-        *score /= sum;
+        *score = *score / sum;
     }
 }
 
 /// The largest number of a row, NaN aside: a NaN reaches the result through the sum.
-fn largest(row: &[f32]) -> f32 {
-    row.iter().copied().fold(f32::MIN, f32::max)
+fn largest<T: Float>(row: &[T]) -> T {
+    row.iter().copied().fold(T::min_value(), T::max)
 }
 
 /// The inverse of the normal distribution, by Winitzki's approximation of the inverse error
-/// function with the constants of onnxruntime. NaN outside of 0 to 1, infinite at both ends.
-fn probit(x: f32) -> f32 {
-    const A: f32 = 0.147;
-    let y = 2.0 * x - 1.0;
-    let log = ((1.0 - y) * (1.0 + y)).ln();
+/// function with the constants of onnxruntime: the exact one would differ from it by up to 2e-3.
+/// NaN outside of 0 to 1, infinite at both ends.
+pub(crate) fn probit<T: Float>(x: T) -> T {
+    let two = T::one() + T::one();
+    let a = constant::<T>(0.147);
+    let y = two * x - T::one();
+    let log = ((T::one() - y) * (T::one() + y)).ln();
     #[expect(clippy::approx_constant, reason = "the constant that onnxruntime has")]
-    let v = 2.0 / (3.14159 * A) + 0.5 * log;
-    let root = ((v * v - log / A).sqrt() - v).sqrt();
-    std::f32::consts::SQRT_2 * if y < 0.0 { -root } else { root }
+    let v = two / (constant::<T>(3.14159) * a) + log / two;
+    let root = ((v * v - log / a).sqrt() - v).sqrt();
+    constant::<T>(std::f64::consts::SQRT_2) * if y < T::zero() { -root } else { root }
+}
+
+/// A number as near to this as the type has one.
+fn constant<T: Float>(value: f64) -> T {
+    T::from(value).unwrap_or_else(T::nan)
 }
 
 #[cfg(test)]
@@ -198,8 +260,28 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_trees_is_transformed_whatever_its_width() {
+        let row = [-0.35, 0.15, 0.6];
+        for (transform, expected) in [
+            (PostTransform::None, [-0.35, 0.15, 0.6]),
+            (PostTransform::Logistic, [0.413_382, 0.537_430, 0.645_656]),
+            (PostTransform::Softmax, [0.191_043, 0.314_976, 0.493_981]),
+        ] {
+            let mut found = row;
+            transform.apply_row(&mut found);
+            assert!(found.iter().zip(expected).all(|(f, e): (&f64, _)| (f - e).abs() <= 2e-6), "{found:?}");
+        }
+        let mut single = [0.35_f64];
+        PostTransform::Probit.apply_row(&mut single);
+        assert!((single[0] - -0.385_340).abs() < 2e-6);
+        PostTransform::Logistic.apply_row(&mut single);
+        assert!((single[0] - 0.404_840).abs() < 2e-6);
+    }
+
+    #[test]
     fn softmax_zero_leaves_zeros_out() {
         close(&applied(PostTransform::SoftmaxZero, &[0.0, 1.0, 1.0], 3), &[0.0, 0.5, 0.5]);
+        close(&applied(PostTransform::SoftmaxZero, &[0.0, 0.0], 2), &[f32::NAN; 2]);
     }
 
     #[test]
@@ -236,8 +318,10 @@ mod tests {
 
     #[test]
     fn the_logistic_of_a_very_negative_score_is_small_and_not_zero() {
-        close(&[logistic(-20.0) * 1e9], &[2.061_153_6]);
-        close(&[logistic(200.0), logistic(-200.0)], &[1.0, 0.0]);
+        close(&[logistic(-20.0_f32) * 1e9], &[2.061_153_6]);
+        close(&[logistic(200.0_f32), logistic(-200.0)], &[1.0, 0.0]);
+        assert_eq!((logistic(1e4_f64), logistic(-1e4_f64)), (1.0, 0.0));
+        assert!(logistic(-40.0_f64) > 0.0 && logistic(f64::NAN).is_nan());
     }
 
     #[test]

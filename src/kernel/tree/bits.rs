@@ -8,8 +8,8 @@
 //! walking by far. (Twice as many leaves in a `u64` do not: the comparisons have 32 bits a lane.)
 
 use super::LANES;
-use super::builder::{Forest, ForestNode};
-use super::compact::Less;
+use super::forest::{Forest, ForestNode};
+use super::less::Less;
 
 /// Rows side by side: for each feature the values of [`LANES`] rows.
 pub(super) type Block = [[f32; LANES]];

@@ -4,11 +4,13 @@ use smallvec::{SmallVec, smallvec};
 
 use super::LANES;
 use super::bits::Bits;
-use super::builder::{Forest, ForestTree, TreeError};
-use super::compact::{Compact, Narrow, Wide};
+use super::builder::TreeError;
+use super::forest::{Forest, ForestNode, ForestTree, Test};
 use super::general::General;
+use super::keyed::{self, Keyed};
 use super::leaves::{Fold, Leaves, Score};
 use super::threshold;
+use super::wide::Wide;
 use crate::load::RunError;
 
 /// The most features for which rows are laid out side by side, on the stack.
@@ -29,6 +31,8 @@ pub(crate) struct Ensemble<S> {
     walk: Walk,
     trees: Vec<ForestTree>,
     leaves: Leaves<S>,
+    /// True where a [`Keyed`] walk ends with the weight of the leaf, not with its number.
+    inline: bool,
     fold: Fold,
     /// What the scores of a row are before the first tree, one for each target.
     start: Vec<S>,
@@ -42,23 +46,10 @@ pub(crate) struct Ensemble<S> {
 #[derive(Debug)]
 enum Walk {
     /// Small trees: all splits at once for many rows, a walk for few.
-    Small(Bits, Compact<Narrow>),
-    Narrow(Compact<Narrow>),
-    Wide(Compact<Wide>),
+    Small(Bits, Keyed),
+    Keyed(Keyed),
+    Wide(Wide),
     General(General),
-}
-
-impl Walk {
-    /// The fastest layout for the forest, `None` where it needs the general one.
-    fn compact(forest: &mut Forest) -> Option<Self> {
-        if forest.features <= BLOCK_FEATURES
-            && let Some(bits) = Bits::new(forest)
-            && let Some(narrow) = Compact::new(forest)
-        {
-            return Some(Self::Small(bits, narrow));
-        }
-        Compact::new(forest).map(Self::Narrow).or_else(|| Compact::new(forest).map(Self::Wide))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,17 +98,25 @@ impl<S: Score> Ensemble<S> {
     ) -> Result<Self, TreeError> {
         let size = TreeError::Size { nodes: forest.nodes.len(), targets: forest.targets };
         let rounding = forest.rounding();
-        let compact = features == Features::F32 || (forest.is_single_precision() && rounding.is_some());
-        let walk = if compact { Walk::compact(&mut forest) } else { None };
-        let Some(walk) = walk.or_else(|| General::new(&forest).map(Walk::General)) else {
-            return Err(size);
+        let single = features == Features::F32 || (forest.is_single_precision() && rounding.is_some());
+        let bits = if single && forest.features <= BLOCK_FEATURES { Bits::new(&mut forest) } else { None };
+        let leaves = Leaves::new(&forest).ok_or(size.clone())?;
+        let inline = fold == Fold::Sum && leaves.are_inline();
+        let payload = |leaf| if inline { leaves.payload(leaf) } else { u32::try_from(leaf).ok() };
+        let keyed = if single { Keyed::new(&forest, payload) } else { None };
+        let walk = match (bits, keyed) {
+            (Some(bits), Some(keyed)) => Some(Walk::Small(bits, keyed)),
+            (None, Some(keyed)) => Some(Walk::Keyed(keyed)),
+            _ if single => Wide::new(&forest).map(Walk::Wide),
+            _ => None,
         };
-        let leaves = Leaves::new(&forest).ok_or(size)?;
+        let walk = walk.or_else(|| General::new(&forest).map(Walk::General)).ok_or(size)?;
         Ok(Self {
             operator,
             walk,
             trees: forest.trees,
             leaves,
+            inline,
             fold,
             start: vec![fold.start(S::default()); forest.targets],
             targets: forest.targets,
@@ -139,7 +138,7 @@ impl<S: Score> Ensemble<S> {
     pub(crate) fn memory(&self) -> usize {
         let walk = match &self.walk {
             Walk::Small(bits, walk) => bits.memory() + walk.memory(),
-            Walk::Narrow(walk) => walk.memory(),
+            Walk::Keyed(walk) => walk.memory(),
             Walk::Wide(walk) => walk.memory(),
             Walk::General(walk) => walk.memory(),
         };
@@ -163,17 +162,13 @@ impl<S: Score> Ensemble<S> {
         for scores in scores.chunks_mut(self.targets) {
             scores.iter_mut().zip(&self.start).for_each(|(score, start)| *score = *start);
         }
-        let block = (BLOCK_VALUES / width / LANES).max(1) * LANES;
-        let mut narrowed = SmallVec::<[f32; 512]>::new();
-        for (rows, scores) in rows.chunks(block * width).zip(scores.chunks_mut(block * self.targets)) {
-            match (&self.walk, X::as_single(rows)) {
-                (Walk::General(walk), _) => self.block(walk, rows, width, scores),
-                (walk, Some(rows)) => self.compact_block(walk, rows, width, scores),
-                (walk, None) => {
-                    narrowed.clear();
-                    narrowed.extend(rows.iter().map(|value| self.rounding.narrow((*value).into())));
-                    self.compact_block(walk, &narrowed, width, scores);
-                }
+        match (&self.walk, X::as_single(rows)) {
+            (Walk::General(walk), _) => self.blocks(walk, rows, width, scores),
+            (walk, Some(rows)) => self.single(walk, rows, width, scores),
+            (walk, None) => {
+                let narrowed: SmallVec<[f32; 512]> =
+                    rows.iter().map(|value| self.rounding.narrow((*value).into())).collect();
+                self.single(walk, &narrowed, width, scores);
             }
         }
         if self.fold != Fold::Sum {
@@ -194,41 +189,102 @@ impl<S: Score> Ensemble<S> {
             let found = row.len();
             return Err(RunError::Width { operator: self.operator, expected: self.features, found });
         }
-        let mut leaves = [0; LANES];
-        for (group, trees) in self.trees.chunks(LANES).enumerate() {
-            match &self.walk {
-                Walk::Small(_, walk) | Walk::Narrow(walk) => {
-                    walk.trees(trees, row, &mut leaves);
+        let mut tell = |first: usize, ends: &[u32]| {
+            for (tree, end) in (first..).zip(ends) {
+                if self.inline {
+                    leaf(self.leaves.target(tree), S::from_payload(*end));
+                } else {
+                    self.leaves.visit(tree, *end as usize, self.targets, &mut leaf);
                 }
-                Walk::Wide(walk) => walk.trees(trees, row, &mut leaves),
-                Walk::General(walk) => walk.trees(trees, row, &mut leaves),
             }
-            for (lane, at) in leaves.iter().take(trees.len()).enumerate() {
-                self.leaves.visit(group * LANES + lane, *at as usize, self.targets, &mut leaf);
+        };
+        let mut leaves = [0; LANES];
+        match &self.walk {
+            Walk::Small(_, walk) | Walk::Keyed(walk) => walk.row(&self.trees, row, tell),
+            other => {
+                for (group, trees) in self.trees.chunks(LANES).enumerate() {
+                    match other {
+                        Walk::Wide(walk) => walk.trees(trees, row, &mut leaves),
+                        Walk::General(walk) => walk.trees(trees, row, &mut leaves),
+                        Walk::Small(..) | Walk::Keyed(_) => {}
+                    }
+                    tell(group * LANES, leaves.get(..trees.len()).unwrap_or(&leaves));
+                }
             }
         }
         Ok(())
     }
 
-    fn compact_block(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
+    fn single(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
         match walk {
-            Walk::Small(bits, walk) => self.bits_block(bits, walk, rows, width, scores),
-            Walk::Narrow(walk) => self.block(walk, rows, width, scores),
-            Walk::Wide(walk) => self.block(walk, rows, width, scores),
-            Walk::General(walk) => self.block(walk, rows, width, scores),
+            Walk::Small(bits, walk) => self.bits(bits, walk, rows, width, scores),
+            Walk::Keyed(walk) => self.keyed(walk, rows, width, scores),
+            Walk::Wide(walk) => self.blocks(walk, rows, width, scores),
+            Walk::General(walk) => self.blocks(walk, rows, width, scores),
+        }
+    }
+
+    /// Walks full groups of rows tree by tree, so that a tree is in the cache for all of them, and
+    /// the rest row by row through several trees at once. Either way the leaves of a row are folded
+    /// in the order of the trees, so that a row's score does not depend on the batch it is in.
+    fn keyed(&self, walk: &Keyed, rows: &[f32], width: usize, scores: &mut [S]) {
+        let targets = self.targets;
+        let full = if walk.takes_rows() { scores.len() / targets / keyed::ROWS * keyed::ROWS } else { 0 };
+        let (grouped, rest) = rows.split_at_checked(full * width).unwrap_or((&[], rows));
+        let (grouped_scores, rest_scores) = scores.split_at_mut_checked(full * targets).unwrap_or_default();
+        if full > 0 {
+            walk.rows(&self.trees, grouped, width, |row, tree, ends| {
+                let scores = grouped_scores.get_mut(row * targets..).unwrap_or_default();
+                if self.inline {
+                    let target = if targets > 1 { self.leaves.target(tree) } else { 0 };
+                    for (end, score) in ends.iter().zip(scores.iter_mut().skip(target).step_by(targets)) {
+                        *score = *score + S::from_payload(*end);
+                    }
+                } else {
+                    self.leaves.fold_rows(self.fold, tree, ends, scores, targets);
+                }
+            });
+        }
+        for (row, scores) in rest.chunks_exact(width).zip(rest_scores.chunks_exact_mut(targets)) {
+            self.keyed_row(walk, row, scores);
+        }
+    }
+
+    #[inline]
+    fn keyed_row(&self, walk: &Keyed, row: &[f32], scores: &mut [S]) {
+        match scores {
+            [score] if self.inline => walk.row(&self.trees, row, |_, ends| {
+                for end in ends {
+                    *score = *score + S::from_payload(*end);
+                }
+            }),
+            scores if self.inline => walk.row(&self.trees, row, |first, ends| {
+                for (tree, end) in (first..).zip(ends) {
+                    if let Some(score) = scores.get_mut(self.leaves.target(tree)) {
+                        *score = *score + S::from_payload(*end);
+                    }
+                }
+            }),
+            scores => walk.row(&self.trees, row, |first, ends| {
+                self.leaves.fold_trees(self.fold, first, ends, scores);
+            }),
         }
     }
 
     /// Tests all splits for [`LANES`] rows at a time; the last rows, where they are too few for
     /// that to pay, walk.
-    fn bits_block(&self, bits: &Bits, walk: &Compact<Narrow>, rows: &[f32], width: usize, scores: &mut [S]) {
+    fn bits(&self, bits: &Bits, walk: &Keyed, rows: &[f32], width: usize, scores: &mut [S]) {
         let targets = self.targets;
+        let pays = |rows: usize| bits.mean_splits() + SPLITS_FOR_A_TREE <= SPLITS_FOR_A_ROW * rows;
+        if !pays(scores.len() / targets) {
+            return self.keyed(walk, rows, width, scores);
+        }
         let mut block: SmallVec<[[f32; LANES]; BLOCK_FEATURES]> = smallvec![[0.0; LANES]; bits.width()];
         let arch = pulp::Arch::new();
         for (rows, scores) in rows.chunks(LANES * width).zip(scores.chunks_mut(LANES * targets)) {
             let count = rows.len() / width;
-            if bits.mean_splits() + SPLITS_FOR_A_TREE > SPLITS_FOR_A_ROW * count {
-                self.block(walk, rows, width, scores);
+            if !pays(count) {
+                self.keyed(walk, rows, width, scores);
                 return;
             }
             for (lane, row) in rows.chunks_exact(width).enumerate() {
@@ -251,10 +307,14 @@ impl<S: Score> Ensemble<S> {
         }
     }
 
-    /// Walks a block of rows: full groups of [`LANES`] rows tree by tree, so that a tree is in the
-    /// cache for all of them, the rest row by row through [`LANES`] trees at once. Either way the
-    /// leaves of a row are folded in the order of the trees, so that a row's score does not
-    /// depend on the batch it is in.
+    /// As [`Ensemble::keyed`], for the other layouts.
+    fn blocks<X, W: Walker<X>>(&self, walk: &W, rows: &[X], width: usize, scores: &mut [S]) {
+        let block = (BLOCK_VALUES / width / LANES).max(1) * LANES;
+        for (rows, scores) in rows.chunks(block * width).zip(scores.chunks_mut(block * self.targets)) {
+            self.block(walk, rows, width, scores);
+        }
+    }
+
     fn block<X, W: Walker<X>>(&self, walk: &W, rows: &[X], width: usize, scores: &mut [S]) {
         let targets = self.targets;
         let mut leaves = [0; LANES];
@@ -286,7 +346,7 @@ trait Walker<X> {
     fn trees(&self, trees: &[ForestTree], row: &[X], leaves: &mut [u32; LANES]);
 }
 
-impl<N: super::compact::Packed> Walker<f32> for Compact<N> {
+impl Walker<f32> for Wide {
     fn rows(&self, tree: ForestTree, rows: &[f32], width: usize, leaves: &mut [u32; LANES]) {
         self.rows(tree, rows, width, leaves);
     }
@@ -317,7 +377,6 @@ impl Forest {
     /// `x <= t` holds for an `f32` threshold just where it holds for `x` rounded up, and `x < t`
     /// where it holds for `x` rounded down; `None` where there are both kinds, or others.
     fn rounding(&self) -> Option<Rounding> {
-        use super::builder::{ForestNode, Test};
         let mut all = None;
         for node in &self.nodes {
             let ForestNode::Split { test, .. } = node else { continue };

@@ -1,7 +1,7 @@
 //! The layout for everything else: any mix of tests, sets, `f64` thresholds, `f64` features.
 
 use super::LANES;
-use super::builder::{Forest, ForestNode, ForestTree, Test};
+use super::forest::{Forest, ForestNode, ForestTree, Test};
 use super::sets::Set;
 
 /// How near to zero a value counts as missing under [`Test::LeqZeroMissing`]; LightGBM states it

@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use super::LANES;
-use super::builder::Forest;
+use super::forest::{Forest, ForestNode};
+use super::threshold;
 
 /// How the values of the trees for a target become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(crate) trait Score:
     const HIGHEST: Self;
     fn from_weight(weight: f64) -> Self;
     fn to_f64(self) -> f64;
+    /// The number as the bits of an `f32`, where it is one.
+    fn to_payload(self) -> Option<u32>;
+    fn from_payload(payload: u32) -> Self;
 }
 
 impl Score for f32 {
@@ -33,6 +36,12 @@ impl Score for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    fn to_payload(self) -> Option<u32> {
+        Some(self.to_bits())
+    }
+    fn from_payload(payload: u32) -> Self {
+        Self::from_bits(payload)
+    }
 }
 
 impl Score for f64 {
@@ -43,6 +52,12 @@ impl Score for f64 {
     }
     fn to_f64(self) -> f64 {
         self
+    }
+    fn to_payload(self) -> Option<u32> {
+        threshold::is_single(self).then(|| threshold::floor_single(self).to_bits())
+    }
+    fn from_payload(payload: u32) -> Self {
+        Self::from(f32::from_bits(payload))
     }
 }
 
@@ -82,13 +97,38 @@ impl<S: Score> Leaves<S> {
         Some(Self::Sparse { ends, weights })
     }
 
-    /// Folds the leaves at which [`LANES`] rows ended in this tree into the rows of `scores`.
+    /// True where each leaf has just one weight, which is an `f32`.
+    pub(super) fn are_inline(&self) -> bool {
+        match self {
+            Self::PerTree { values, .. } => values.iter().all(|value| value.to_payload().is_some()),
+            Self::Dense { .. } | Self::Sparse { .. } => false,
+        }
+    }
+
+    /// The bits of the only weight of a leaf, where [`Leaves::are_inline`].
+    pub(super) fn payload(&self, leaf: usize) -> Option<u32> {
+        match self {
+            Self::PerTree { values, .. } => values.get(leaf)?.to_payload(),
+            Self::Dense { .. } | Self::Sparse { .. } => None,
+        }
+    }
+
+    /// The only target of a tree, where [`Leaves::are_inline`].
+    #[inline]
+    pub(super) fn target(&self, tree: usize) -> usize {
+        match self {
+            Self::PerTree { targets, .. } => targets.get(tree).map_or(0, |target| *target as usize),
+            Self::Dense { .. } | Self::Sparse { .. } => 0,
+        }
+    }
+
+    /// Folds the leaves at which as many rows ended in this tree into the rows of `scores`.
     #[inline(always)]
     pub(super) fn fold_rows(
         &self,
         fold: Fold,
         tree: usize,
-        leaves: &[u32; LANES],
+        leaves: &[u32],
         scores: &mut [S],
         targets: usize,
     ) {
@@ -209,7 +249,7 @@ fn one_target_each(forest: &Forest) -> Option<Vec<u32>> {
     for (start, end) in starts.zip(ends) {
         let mut target = None;
         for node in forest.nodes.get(start..end)? {
-            if let super::builder::ForestNode::Leaf(leaf) = node {
+            if let ForestNode::Leaf(leaf) = node {
                 match forest.leaf(*leaf) {
                     [(t, _)] if target.is_none_or(|known| known == *t) => target = Some(*t),
                     _ => return None,

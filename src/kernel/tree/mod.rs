@@ -1,22 +1,25 @@
 //! Tree ensembles: decision trees, forests, gradient boosting, of ONNX and of the tree libraries.
 //!
-//! A file's trees go through [`builder`], which checks them, into an [`ensemble`], which lays them
-//! out for speed ([`compact`]) or for generality ([`general`]).
+//! A file's trees go through [`builder`], which checks them, as a [`forest`] into an [`ensemble`], which
+//! lays them out for speed ([`keyed`], [`bits`]), for size ([`wide`]) or for generality ([`general`]).
 
 mod bits;
 pub(crate) mod builder;
 mod city_hash;
-mod compact;
 pub(crate) mod ensemble;
+pub(crate) mod forest;
 mod general;
+mod keyed;
+mod keys;
 pub(crate) mod leaves;
+mod less;
 mod numbers;
 mod onnx;
 mod onnx_v5;
 mod operator;
 pub(crate) mod sets;
 mod threshold;
-pub(crate) mod transform;
+mod wide;
 
 use super::{BuildError, Kernel, Node};
 

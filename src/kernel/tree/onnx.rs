@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Forest, Name, Test};
+use super::builder::{Builder, Name, Test};
 use super::ensemble::{Ensemble, Features};
+use super::forest::Forest;
 use super::leaves::Fold;
 use super::numbers::{Numbers, same_length};
 use super::operator::{Columns, Finish, TreeOperator, Trees};
-use super::transform::PostTransform;
+use crate::kernel::transform::PostTransform;
 use crate::kernel::{Attributes, BuildError};
 use crate::signature::Labels;
 
@@ -40,7 +41,7 @@ pub(super) fn classifier(attributes: &Attributes) -> Result<TreeOperator, BuildE
         _ => base_values,
     };
     let fold = Aggregate { fold: Fold::Sum, average: false };
-    let transform = attributes.string("post_transform")?.unwrap_or("NONE").parse()?;
+    let transform = PostTransform::from_attributes(attributes)?;
     operator("TreeEnsembleClassifier", attributes, &votes, &base_values, targets, fold, transform, columns)
         .map(|operator| TreeOperator { labels: Some(labels), ..operator })
 }
@@ -63,7 +64,7 @@ pub(super) fn regressor(attributes: &Attributes) -> Result<TreeOperator, BuildEr
         }
     };
     let base_values = Numbers::read(attributes, "base_values")?;
-    let transform = attributes.string("post_transform")?.unwrap_or("NONE").parse()?;
+    let transform = PostTransform::from_attributes(attributes)?;
     let columns = Columns::AsTargets;
     operator(
         "TreeEnsembleRegressor",

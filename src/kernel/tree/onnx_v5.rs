@@ -6,7 +6,7 @@ use super::numbers::numbers;
 use super::onnx::{Aggregate, finish};
 use super::operator::{Columns, TreeOperator};
 use super::sets::Set;
-use super::transform::PostTransform;
+use crate::kernel::transform::PostTransform;
 use crate::kernel::{Attributes, BuildError};
 
 const MEMBER: u8 = 6;

@@ -5,7 +5,7 @@ use smallvec::{SmallVec, smallvec};
 use super::LANES;
 use super::ensemble::{Ensemble, Feature};
 use super::leaves::Score;
-use super::transform::PostTransform;
+use crate::kernel::transform::{PostTransform, logistic, probit};
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
 use crate::load::RunError;
 use crate::signature::Labels;
@@ -85,12 +85,12 @@ impl Finish {
         let top = match self.columns {
             Columns::AsTargets => {
                 let top = top(scratch);
-                self.transform.apply(scratch);
+                self.transform.apply_row(scratch);
                 top
             }
             Columns::TwoClasses => {
                 let second = scratch.get(1).is_some_and(|score| *score > 0.0);
-                self.transform.apply(scratch);
+                self.transform.apply_row(scratch);
                 usize::from(second)
             }
             Columns::Pair { class, positive } => {
@@ -110,14 +110,12 @@ impl Finish {
     fn pair(&self, class: u32, positive: bool, score: f64) -> [f64; 2] {
         if class == 1 {
             let mut pair = [0.0, score];
-            self.transform.apply(&mut pair);
+            self.transform.apply_row(&mut pair);
             return pair;
         }
         match self.transform {
-            PostTransform::Logistic => {
-                [super::transform::logistic(-score), super::transform::logistic(score)]
-            }
-            PostTransform::Probit => [super::transform::probit(score), score],
+            PostTransform::Logistic => [logistic(-score), logistic(score)],
+            PostTransform::Probit => [probit(score), score],
             _ if positive => [1.0 - score, score],
             _ => [-score, score],
         }
@@ -209,7 +207,8 @@ impl TreeOperator {
         let targets = trees.targets();
         let columns = self.finish.columns(targets);
         let chunk = (256 / targets / LANES).max(1) * LANES;
-        let mut sums: SmallVec<[S; 256]> = smallvec![S::default(); chunk * targets];
+        let count = chunk.min(scores.len() / columns);
+        let mut sums: SmallVec<[S; 256]> = smallvec![S::default(); count * targets];
         let mut scratch = SmallVec::new();
         let mut at = 0;
         for (rows, scores) in rows.chunks(chunk * width.max(1)).zip(scores.chunks_mut(chunk * columns)) {

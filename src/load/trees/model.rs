@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::kernel::tree::builder::Forest;
+use crate::kernel::transform::{logistic, softmax};
 use crate::kernel::tree::ensemble::{Ensemble, Features};
+use crate::kernel::tree::forest::Forest;
 use crate::kernel::tree::leaves::{Fold, Score};
-use crate::kernel::tree::transform::{logistic, softmax};
 use crate::load::{Model, RunError};
 use crate::signature::{Dim, Labels, Signature, TensorSpec};
 use crate::tensor::{ElementType, Shape, Tensor, TensorView};
