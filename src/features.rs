@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::scorer::PredictError;
-use crate::signature::Signature;
-use crate::tensor::{Element, Shape, ShapeError, Tensor, TensorView};
+use crate::signature::{Dim, Signature, TensorSpec};
+use crate::tensor::{Element, ElementType, Shape, ShapeError, Tensor, TensorView};
 
 /// The features of one or more events, in any of the forms that a consumer has them in.
 ///
@@ -67,11 +67,50 @@ impl<'a> Inputs<'a> {
                 check_shape(spec, view)?;
                 Ok(smallvec::smallvec![view])
             }
-            Self::Named(tensors) => {
-                bind_named(signature, tensors.len(), |i| tensors.get(i).map(|(n, t)| (n.as_str(), t.view())))
+            Self::Named(_) | Self::NamedViews(_) => {
+                let mut bound = Bound::new();
+                self.bind_named(signature, |view| bound.push(view))?;
+                Ok(bound)
             }
-            Self::NamedViews(views) => bind_named(signature, views.len(), |i| views.get(i).copied()),
         }
+    }
+
+    /// Tells `input` the tensors of named inputs in the order of the signature; of others none.
+    pub(crate) fn bind_named(
+        self,
+        signature: &Signature,
+        input: impl FnMut(TensorView<'a>),
+    ) -> Result<(), PredictError> {
+        match self {
+            Self::Named(tensors) => {
+                let at = |i: usize| tensors.get(i).map(|(name, tensor)| (name.as_str(), tensor.view()));
+                bind_named(signature, tensors.len(), at, input)
+            }
+            Self::NamedViews(views) => bind_named(signature, views.len(), |i| views.get(i).copied(), input),
+            Self::Rows(_) | Self::Whole(_) => Ok(()),
+        }
+    }
+}
+
+/// Rows of one type and width, where that is all that a model takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowsOf {
+    element: ElementType,
+    width: usize,
+}
+
+impl RowsOf {
+    /// What the model takes, where it has one input of any number of rows of a fixed width.
+    pub(crate) fn only_input(signature: &Signature) -> Option<Self> {
+        let [spec] = signature.inputs() else { return None };
+        let Some(&[Dim::Any, Dim::Fixed(width)]) = spec.dims() else { return None };
+        Some(Self { element: spec.element_type(), width })
+    }
+
+    /// True where rows can go to the model as they are.
+    #[inline]
+    pub(crate) fn accepts(self, rows: TensorView<'_>) -> bool {
+        rows.element_type() == self.element && matches!(*rows.dims(), [_, width] if width == self.width)
     }
 }
 
@@ -229,7 +268,7 @@ fn matrix<T: Element, const N: usize>(rows: &[[T; N]]) -> TensorView<'_> {
     row.reshaped(Shape::matrix(rows.len(), N)).unwrap_or(row)
 }
 
-fn only_input(signature: &Signature) -> Result<&crate::signature::TensorSpec, PredictError> {
+fn only_input(signature: &Signature) -> Result<&TensorSpec, PredictError> {
     match signature.inputs() {
         [spec] => Ok(spec),
         several => Err(PredictError::NamesNeeded { inputs: several.len() }),
@@ -240,9 +279,9 @@ fn bind_named<'a>(
     signature: &Signature,
     given: usize,
     at: impl Fn(usize) -> Option<(&'a str, TensorView<'a>)>,
-) -> Result<Bound<'a>, PredictError> {
+    mut input: impl FnMut(TensorView<'a>),
+) -> Result<(), PredictError> {
     let specs = signature.inputs();
-    let mut bound = Bound::new();
     let mut rows = None;
     for (i, spec) in specs.iter().enumerate() {
         // Callers mostly keep the signature's order, so look there first.
@@ -262,24 +301,24 @@ fn bind_named<'a>(
                 return Err(PredictError::WrongRows { input: spec.name().clone(), expected, found });
             }
         }
-        bound.push(view);
+        input(view);
     }
     if given > specs.len() {
         let unknown =
             (0..given).find(|i| !at(*i).is_some_and(|(name, _)| specs.iter().any(|s| &**s.name() == name)));
         return Err(PredictError::UnknownInput { position: unknown.unwrap_or(specs.len()) });
     }
-    Ok(bound)
+    Ok(())
 }
 
-fn check_type(spec: &crate::signature::TensorSpec, view: TensorView<'_>) -> Result<(), PredictError> {
+fn check_type(spec: &TensorSpec, view: TensorView<'_>) -> Result<(), PredictError> {
     if view.element_type() == spec.element_type() {
         return Ok(());
     }
     Err(PredictError::WrongType { expected: spec.clone(), found: view.element_type() })
 }
 
-fn check_shape(spec: &crate::signature::TensorSpec, view: TensorView<'_>) -> Result<(), PredictError> {
+fn check_shape(spec: &TensorSpec, view: TensorView<'_>) -> Result<(), PredictError> {
     if spec.accepts(view.shape()) {
         return Ok(());
     }
@@ -289,8 +328,6 @@ fn check_shape(spec: &crate::signature::TensorSpec, view: TensorView<'_>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::{Dim, TensorSpec};
-    use crate::tensor::ElementType;
 
     fn two_columns() -> Signature {
         let column = |name, element| TensorSpec::new(name, element, &[Dim::Any, Dim::Fixed(1)]);

@@ -1,8 +1,6 @@
 //! A graph that has nothing but kernels, run in one pass.
 
-use smallvec::SmallVec;
-
-use super::{Fact, Kernel, RunContext};
+use super::{Fact, RunContext};
 use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
@@ -12,7 +10,10 @@ pub(crate) use compile::{Draft, Planned};
 mod order;
 mod parts;
 mod slots;
+mod step;
 pub(crate) use parts::{GraphParts, InputParts, NodeParts, ProgramError};
+pub(crate) use step::Scratch;
+use step::{Source, Step};
 #[cfg(test)]
 mod tests;
 
@@ -29,38 +30,12 @@ pub(crate) struct Program {
     outputs: Vec<Output>,
 }
 
-/// One kernel, where its inputs come from and its outputs go to.
-#[derive(Debug)]
-struct Step {
-    kernel: Box<dyn Kernel>,
-    inputs: SmallVec<[Source; 4]>,
-    /// Slots.
-    outputs: SmallVec<[usize; 2]>,
-}
-
-/// Where a tensor lies while the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Absent,
-    Input(usize),
-    Constant(usize),
-    Slot(usize),
-}
-
 /// An output of the program.
 #[derive(Debug)]
 struct Output {
     source: Source,
     fact: Option<Fact>,
     labels: Option<Labels>,
-}
-
-/// The tensors of one run, kept for the next.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    slots: Vec<Tensor>,
-    /// The outputs of the step that runs; they are swapped in and out of `slots`.
-    active: Vec<Tensor>,
 }
 
 impl Program {
@@ -86,43 +61,14 @@ impl Program {
         // just small enough are as bad as one that is not.
         let mut made = 0_u64;
         for step in &self.steps {
-            self.run_step(step, scratch, inputs, cx)?;
-            let slots = step.outputs.iter().filter_map(|slot| scratch.slots.get(*slot));
+            step.run(scratch, inputs, &self.constants, cx)?;
+            let slots = step.outputs().iter().filter_map(|slot| scratch.slots.get(*slot));
             made = slots.fold(made, |made, tensor| made.saturating_add(shallow_bytes(tensor)));
             if made > cx.max_tensor_bytes.saturating_mul(4) {
                 return Err(RunError::OverBudget { needed: made });
             }
         }
         Ok(())
-    }
-
-    fn run_step(
-        &self,
-        step: &Step,
-        scratch: &mut Scratch,
-        inputs: &[TensorView<'_>],
-        cx: &RunContext,
-    ) -> Result<(), RunError> {
-        let Scratch { slots, active } = scratch;
-        if active.len() < step.outputs.len() {
-            active.resize_with(step.outputs.len(), Tensor::default);
-        }
-        let active = active.get_mut(..step.outputs.len()).unwrap_or(&mut []);
-        swap_outputs(slots, active, &step.outputs);
-        let arguments: SmallVec<[Option<TensorView<'_>>; 6]> = step
-            .inputs
-            .iter()
-            .map(|source| match *source {
-                Source::Absent => None,
-                Source::Input(i) => inputs.get(i).copied(),
-                Source::Constant(i) => self.constants.get(i).map(Tensor::view),
-                Source::Slot(i) => slots.get(i).map(Tensor::view),
-            })
-            .collect();
-        let done = step.kernel.run(&arguments, active, cx);
-        drop(arguments);
-        swap_outputs(slots, active, &step.outputs);
-        done
     }
 
     /// How many outputs there are.
@@ -189,7 +135,7 @@ impl Program {
     /// The bytes that constants and kernels take.
     pub(crate) fn memory(&self) -> usize {
         let constants: usize = self.constants.iter().map(|c| bytes(c.view())).sum();
-        let kernels: usize = self.steps.iter().map(|s| s.kernel.memory()).sum();
+        let kernels: usize = self.steps.iter().map(Step::memory).sum();
         constants + kernels
     }
 
@@ -244,12 +190,4 @@ const fn element_bytes(element: ElementType) -> usize {
 /// The bytes of the elements, without those of text.
 fn shallow_bytes(tensor: &Tensor) -> u64 {
     (tensor.shape().elements() * element_bytes(tensor.element_type())) as u64
-}
-
-fn swap_outputs(slots: &mut [Tensor], active: &mut [Tensor], outputs: &[usize]) {
-    for (tensor, slot) in active.iter_mut().zip(outputs) {
-        if let Some(slot) = slots.get_mut(*slot) {
-            std::mem::swap(slot, tensor);
-        }
-    }
 }

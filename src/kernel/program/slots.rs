@@ -6,7 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::compile::{Draft, Planned};
-use super::{Output, Program, Source, Step};
+use super::step::{Source, Step};
+use super::{Output, Program};
 use crate::tensor::ElementType;
 
 /// Where every value lies.
@@ -96,7 +97,7 @@ impl Layout {
         });
         let constants = constants.collect();
         let steps = draft.steps.into_iter().zip(sources);
-        let steps = steps.map(|(p, (inputs, outputs))| Step { kernel: p.kernel, inputs, outputs }).collect();
+        let steps = steps.map(|(p, (inputs, outputs))| Step::new(p.kernel, inputs, outputs)).collect();
         Program { steps, constants, slots: self.slots, inputs, outputs }
     }
 

@@ -10,7 +10,7 @@ use crate::kernel::ml::common::{
     write_labels,
 };
 use crate::kernel::transform::{PostTransform, SecondClass, arg_max};
-use crate::kernel::{Attributes, BuildError, Fact, Kernel, RunContext};
+use crate::kernel::{Attributes, BuildError, Fact, Kernel, PerThread, RunContext};
 use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{Tensor, TensorView};
@@ -47,6 +47,7 @@ struct Pairs {
     coefficients: Vec<f32>,
     classes: usize,
     probabilities: bool,
+    scratch: PerThread<Scratch>,
 }
 
 /// The decision between the classes `first` and `second`: above zero for the first.
@@ -141,8 +142,20 @@ impl SvmClassifier {
         scores: &mut [f32],
         labels: Option<&mut Tensor>,
     ) {
+        pairs
+            .scratch
+            .with(|| Scratch::new(pairs), |scratch| self.rows(pairs, values, scores, labels, scratch));
+    }
+
+    fn rows<T: Number>(
+        &self,
+        pairs: &Pairs,
+        values: &[T],
+        scores: &mut [f32],
+        labels: Option<&mut Tensor>,
+        scratch: &mut Scratch,
+    ) {
         let (features, width) = (pairs.vectors.features(), self.width());
-        let mut scratch = Scratch::new(pairs);
         let rows = scores.len() / width;
         let rows_of = values.chunks_exact(features).zip(scores.chunks_exact_mut(width));
         let picks = rows_of.map(|(row, scores)| {
@@ -150,7 +163,7 @@ impl SvmClassifier {
                 crate::tensor::DataView::F32(row) => pairs.vectors.compare(row, &mut scratch.kernels),
                 _ => pairs.vectors.compare_wide(row, &mut scratch.kernels),
             }
-            pairs.decide(&mut scratch);
+            pairs.decide(scratch);
             if pairs.probabilities {
                 scratch.couple(pairs, scores);
                 self.transform.apply(scores, width);
@@ -225,7 +238,9 @@ impl Pairs {
             }
         }
         let coefficients = coefficients.to_vec();
-        Ok(Self { vectors, decisions: pairs, coefficients, classes, probabilities: !prob_a.is_empty() })
+        let probabilities = !prob_a.is_empty();
+        let scratch = PerThread::default();
+        Ok(Self { vectors, decisions: pairs, coefficients, classes, probabilities, scratch })
     }
 
     /// From the kernels of a row to its decisions and votes.
@@ -248,7 +263,8 @@ impl Pairs {
     }
 }
 
-/// What a run needs for one row, kept over its rows.
+/// What a run needs for one row.
+#[derive(Debug)]
 struct Scratch {
     kernels: Vec<f32>,
     decisions: Vec<f64>,

@@ -6,7 +6,7 @@ use super::function::{Function, SupportVectors};
 use crate::kernel::ml::affine::Affine;
 use crate::kernel::ml::common::{Number, first_fact, input, matrix_fact, rows_of_width, with_numbers};
 use crate::kernel::transform::PostTransform;
-use crate::kernel::{Attributes, BuildError, Fact, FactDim, Kernel, RunContext};
+use crate::kernel::{Attributes, BuildError, Fact, FactDim, Kernel, PerThread, RunContext};
 use crate::load::RunError;
 use crate::tensor::{DataView, ElementType, Tensor, TensorView};
 
@@ -24,7 +24,13 @@ pub(in crate::kernel::ml) struct SvmRegressor {
 #[derive(Debug)]
 enum Machine {
     Linear(Affine),
-    Vectors { vectors: SupportVectors, coefficients: Vec<f32>, rho: f64 },
+    Vectors {
+        vectors: SupportVectors,
+        coefficients: Vec<f32>,
+        rho: f64,
+        /// How alike a row and each vector are.
+        kernels: PerThread<Vec<f32>>,
+    },
 }
 
 impl SvmRegressor {
@@ -49,7 +55,12 @@ impl SvmRegressor {
                     coefficients.len()
                 )));
             }
-            Machine::Vectors { vectors, coefficients: coefficients.to_vec(), rho: rho.into() }
+            Machine::Vectors {
+                vectors,
+                coefficients: coefficients.to_vec(),
+                rho: rho.into(),
+                kernels: PerThread::default(),
+            }
         };
         Ok(Self {
             machine,
@@ -71,17 +82,20 @@ impl SvmRegressor {
                 DataView::F32(values) => affine.apply_f32(values, out),
                 _ => affine.apply(values, out),
             },
-            Machine::Vectors { vectors, coefficients, rho } => {
-                let mut kernels = vec![0.0; vectors.count()];
-                for (out, row) in out.iter_mut().zip(values.chunks_exact(vectors.features())) {
-                    match T::view(row) {
-                        DataView::F32(row) => vectors.compare(row, &mut kernels),
-                        _ => vectors.compare_wide(row, &mut kernels),
+            Machine::Vectors { vectors, coefficients, rho, kernels } => kernels.with(
+                || vec![0.0; vectors.count()],
+                |kernels| {
+                    for (out, row) in out.iter_mut().zip(values.chunks_exact(vectors.features())) {
+                        match T::view(row) {
+                            DataView::F32(row) => vectors.compare(row, kernels),
+                            _ => vectors.compare_wide(row, kernels),
+                        }
+                        let terms = coefficients.iter().zip(&*kernels);
+                        *out =
+                            (terms.map(|(c, k)| f64::from(*c) * f64::from(*k)).sum::<f64>() + rho).to_f32();
                     }
-                    let terms = coefficients.iter().zip(&kernels);
-                    *out = (terms.map(|(c, k)| f64::from(*c) * f64::from(*k)).sum::<f64>() + rho).to_f32();
-                }
-            }
+                },
+            ),
         }
     }
 }
