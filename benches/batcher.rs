@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use modelswap::load::{Model, RunError};
 use modelswap::{Batcher, Signature, Snapshot, Tensor, TensorView};
+use serde::Serialize;
 
 #[path = "support/mod.rs"]
 mod support;
-use support::Work;
+use support::{Work, folder};
 
 /// Single rows.
 type Rows = Arc<Vec<Vec<f32>>>;
@@ -27,13 +28,27 @@ fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let names = if asked.is_empty() { vec!["forest".into(), "mlp".into(), "cnn".into()] } else { asked };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut figures = Vec::new();
     for name in names {
-        runtime.block_on(compare(&Work::read(&name)));
+        figures.extend(runtime.block_on(compare(&Work::read(&name))));
     }
+    std::fs::write(folder().join("batcher.json"), serde_json::to_vec_pretty(&figures).unwrap()).unwrap();
+}
+
+/// As the figures of `benches/peers`.
+#[derive(Serialize)]
+struct Figure {
+    work: String,
+    batch: usize,
+    contender: &'static str,
+    p50_ns: u64,
+    p99_ns: u64,
+    rows_per_s: f64,
 }
 
 /// Prints what the batcher with each setting gains over single calls.
-async fn compare(work: &Work) {
+async fn compare(work: &Work) -> Vec<Figure> {
+    let mut figures = Vec::new();
     println!("{}: single rows from {TASKS} tasks", work.name);
     let rows: Rows = Arc::new(work.batches(1).into_iter().map(<[f32]>::to_vec).collect());
     let single = work.snapshot();
@@ -47,7 +62,7 @@ async fn compare(work: &Work) {
             .start()
             .unwrap();
         let (mut alone, mut together) = (Vec::new(), Vec::new());
-        let mut delays = Histogram::<u64>::new(3).unwrap();
+        let mut delays = [(); 2].map(|()| Histogram::<u64>::new(3).unwrap());
         let mut scored = 0;
         for _ in 0..TURNS {
             let model = single.clone();
@@ -60,7 +75,9 @@ async fn compare(work: &Work) {
                     score
                 }
             });
-            alone.push(calls.await.rate());
+            let calls = calls.await;
+            alone.push(calls.rate());
+            delays[0].add(&calls.latency).unwrap();
             let batcher = batcher.clone();
             let calls = turn(&rows, move |rows, i| {
                 let pending = batcher.predict(&rows[i]);
@@ -69,7 +86,7 @@ async fn compare(work: &Work) {
             let turn = calls.await;
             scored += turn.rows;
             together.push(turn.rate());
-            delays.add(&turn.latency).unwrap();
+            delays[1].add(&turn.latency).unwrap();
         }
         let (alone, together) = (median(alone), median(together));
         let mean = scored as f64 / runs.load(Ordering::Relaxed) as f64;
@@ -79,10 +96,20 @@ async fn compare(work: &Work) {
             alone,
             together,
             together / alone,
-            delays.value_at_quantile(0.5) / 1000,
-            delays.value_at_quantile(0.99) / 1000,
+            delays[1].value_at_quantile(0.5) / 1000,
+            delays[1].value_at_quantile(0.99) / 1000,
         );
+        let contenders = ["single calls", "batcher"].into_iter().zip([alone, together]).zip(&delays);
+        figures.extend(contenders.map(|((contender, rows_per_s), delays)| Figure {
+            work: format!("batcher, {}, {threads} threads, batch_timeout {timeout} us", work.name),
+            batch: 1,
+            contender,
+            p50_ns: delays.value_at_quantile(0.5),
+            p99_ns: delays.value_at_quantile(0.99),
+            rows_per_s,
+        }));
     }
+    figures
 }
 
 struct Turn {

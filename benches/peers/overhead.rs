@@ -1,5 +1,6 @@
 //! What the scorer costs beside the engine, and what a second thread brings.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -59,59 +60,73 @@ impl Contender for BareEngine<'_> {
     }
 }
 
-/// What two threads score over what one does, with one scorer for both.
+/// What two threads score over what one does, with one scorer for both; and what two threads do over
+/// one that touch no memory at all, which is what the machine has to give.
 pub(crate) fn threads(seconds: f64) -> Vec<Figure> {
     println!();
+    let turn = Duration::from_secs_f64(seconds / 10.0);
     let mut figures = Vec::new();
+    figures.extend(on_threads("a loop over registers", turn, &|| {
+        for _ in 0..1000 {
+            black_box((0..64_u64).fold(black_box(1_u64), |x, i| x.rotate_left(7) ^ i));
+        }
+        1000
+    }));
     for name in ["iris", "boosting", "mlp"] {
         let work = Work::read(name);
         let served = Served::start(&work);
-        let mut rates = [Vec::new(), Vec::new()];
-        let turn = Duration::from_secs_f64(seconds / 10.0);
-        for _ in 0..10 {
-            for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
-                rates.push(rate(&served, &work, threads, turn));
+        let scores = work.scores().0;
+        let rows = work.batches(1);
+        figures.extend(on_threads(name, turn, &|| {
+            let mut out = vec![0.0; scores];
+            for row in rows.iter().cycle().take(1024) {
+                served.scorer.predict_into(row, &mut out).unwrap();
             }
-        }
-        for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
-            rates.sort_by(f64::total_cmp);
-            let ns = 1e9 / quantile(rates, 0.5);
-            figures.push(Figure {
-                work: format!("threads, {name}"),
-                batch: 1,
-                contender: format!("{threads} threads"),
-                p50_ns: ns,
-                p99_ns: 1e9 / quantile(rates, 0.01),
-                rows_per_s: 1e9 / ns,
-            });
-        }
-        let [one, two] = rates.map(|rates| quantile(&rates, 0.5));
-        table::line(
-            &format!("{name}: rows a second by two threads over one"),
-            format!("{two:.0} / {one:.0} = {:.2}", two / one),
-            "1.9",
-        );
+            1024
+        }));
     }
     figures
 }
 
-/// The rows a second that so many threads score together.
-fn rate(served: &Served, work: &Work, threads: usize, turn: Duration) -> f64 {
+/// `work` answers how many calls it has made.
+fn on_threads(name: &str, turn: Duration, work: &(dyn Fn() -> u32 + Sync)) -> [Figure; 2] {
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..10 {
+        for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
+            rates.push(rate(threads, turn, work));
+        }
+    }
+    rates.iter_mut().for_each(|rates| rates.sort_by(f64::total_cmp));
+    let [one, two] = [&rates[0], &rates[1]].map(|rates| quantile(rates, 0.5));
+    table::line(
+        &format!("{name}: calls a second by two threads over one"),
+        format!("{two:.0} / {one:.0} = {:.2}", two / one),
+        "1.9",
+    );
+    [1, 2].map(|threads| {
+        let rates = &rates[threads - 1];
+        Figure {
+            work: format!("threads, {name}"),
+            batch: 1,
+            contender: format!("{threads} threads"),
+            p50_ns: 1e9 / quantile(rates, 0.5),
+            p99_ns: 1e9 / quantile(rates, 0.01),
+            rows_per_s: quantile(rates, 0.5),
+        }
+    })
+}
+
+/// The calls a second that so many threads make together.
+fn rate(threads: usize, turn: Duration, work: &(dyn Fn() -> u32 + Sync)) -> f64 {
     let done = AtomicBool::new(false);
-    let scores = work.scores().0;
-    let rows = work.batches(1);
     std::thread::scope(|scope| {
         let count = || {
-            let mut out = vec![0.0; scores];
             let start = Instant::now();
-            let mut calls = 0_u32;
+            let mut calls = 0.0;
             while !done.load(Ordering::Relaxed) {
-                for row in &rows {
-                    served.scorer.predict_into(row, &mut out).unwrap();
-                    calls += 1;
-                }
+                calls += f64::from(work());
             }
-            f64::from(calls) / start.elapsed().as_secs_f64()
+            calls / start.elapsed().as_secs_f64()
         };
         let counting: Vec<_> = (0..threads).map(|_| scope.spawn(count)).collect();
         std::thread::sleep(turn);

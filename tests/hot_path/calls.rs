@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use modelswap::load::{Formats, LoadOptions, Payload};
-use modelswap::{Position, Provenance, Rows, Scorer, Sha256Digest, Snapshot};
+use modelswap::{
+    ElementType, Features, Position, Provenance, Rows, Scorer, Sha256Digest, Snapshot, TensorView,
+};
 
 use crate::{NONE, allocations_and_frees};
 
@@ -22,6 +24,12 @@ fn a_tabular_onnx_model_is_called_without_an_allocation() {
         "sk_mlp",
         "xgb_onnx_pipeline",
         "lgb_onnx_binary",
+        "sk_svc_rbf",
+        "sk_svc_rbf_raw",
+        "sk_svr_rbf",
+        // Steps with ten and with 66 inputs.
+        "sk_ada",
+        "sk_pipe_poly_ridge",
     ] {
         calls_do_not_allocate(name, "model.onnx");
     }
@@ -37,6 +45,31 @@ fn a_tree_librarys_own_model_is_called_without_an_allocation() {
     ] {
         calls_do_not_allocate(name, file);
     }
+}
+
+#[cfg(feature = "onnx")]
+#[test]
+fn a_model_of_several_named_columns_is_called_without_an_allocation() {
+    let model = load(&zoo("sk_pipe_mixed_lr/model.onnx"));
+    let (floats, ints, texts) = ([0.5_f32], [3_i64], ["x".to_owned()]);
+    let columns = model.signature().inputs().iter().map(|input| {
+        let column = match input.element_type() {
+            ElementType::F32 => TensorView::new(&[1, 1], &floats),
+            ElementType::I64 => TensorView::new(&[1, 1], &ints),
+            _ => TensorView::new(&[1, 1], &texts),
+        };
+        (&**input.name(), column.unwrap())
+    });
+    let columns: Vec<_> = columns.collect();
+    assert!(columns.len() > 2);
+    let features: &dyn Features = &&columns[..];
+    let expected = model.predict(features).unwrap();
+    let mut scores = vec![0.0; expected.values().len()];
+    let mut call = || model.predict_into(features, &mut scores).unwrap();
+    repeat(&mut call);
+    let counted = allocation_counter::measure(|| repeat(&mut call));
+    assert_eq!(allocations_and_frees(counted), NONE);
+    assert_eq!(scores, expected.values());
 }
 
 #[test]
