@@ -187,7 +187,11 @@ impl Keyed {
 /// The payloads of the leaves at which the walks from these nodes end, after at most `depth` steps.
 /// `key` answers the key of a lane in a slot.
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "the lanes are those of arrays, the nodes are masked")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::needless_range_loop,
+    reason = "the lanes are those of arrays, the nodes are masked"
+)]
 fn walk<const SIZE: usize, const LANES: usize>(
     nodes: &[u64; SIZE],
     mut at: [u32; LANES],

@@ -35,7 +35,7 @@ enum Machine {
         all_positive: bool,
         probabilities: bool,
     },
-    Vectors(Pairs),
+    Vectors(Box<Pairs>),
 }
 
 /// One decision for each pair of classes.
@@ -91,7 +91,7 @@ impl SvmClassifier {
                 probabilities: !prob_a.is_empty(),
             }
         } else {
-            Machine::Vectors(Pairs::new(attributes, &counts, classes)?)
+            Machine::Vectors(Box::new(Pairs::new(attributes, &counts, classes)?))
         };
         Ok(Self { machine, labels, transform: PostTransform::from_attributes(attributes)? })
     }

@@ -29,7 +29,7 @@ enum Machine {
         coefficients: Vec<f32>,
         rho: f64,
         /// How alike a row and each vector are.
-        kernels: PerThread<Vec<f32>>,
+        kernels: Box<PerThread<Vec<f32>>>,
     },
 }
 
@@ -59,7 +59,7 @@ impl SvmRegressor {
                 vectors,
                 coefficients: coefficients.to_vec(),
                 rho: rho.into(),
-                kernels: PerThread::default(),
+                kernels: Box::default(),
             }
         };
         Ok(Self {
