@@ -6,6 +6,7 @@
 //! graph tract calls the same kernels through an adapter in `load/onnx/`.
 
 use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -96,15 +97,45 @@ pub(crate) enum FactDim {
 pub(crate) struct RunContext {
     /// The most bytes that one tensor may take.
     pub(crate) max_tensor_bytes: u64,
+    /// When the run has to be over, where that is not left to the size of the graph.
+    deadline: Option<Instant>,
 }
+
+/// The longest that a loop may go on, and the first run of a model.
+const TIME_LIMIT: Duration = Duration::from_secs(6);
 
 impl Default for RunContext {
     fn default() -> Self {
-        Self { max_tensor_bytes: 4 << 30 }
+        Self::new(4 << 30)
     }
 }
 
 impl RunContext {
+    pub(crate) const fn new(max_tensor_bytes: u64) -> Self {
+        Self { max_tensor_bytes, deadline: None }
+    }
+
+    /// As [`RunContext::new`], for a run that shows whether a model is of any use.
+    pub(crate) fn of_trial(max_tensor_bytes: u64) -> Self {
+        Self { max_tensor_bytes, deadline: Instant::now().checked_add(TIME_LIMIT) }
+    }
+
+    /// The limits for a graph inside the graph: half the memory, so that graphs nested in each other
+    /// take no more than twice that of the outermost, and an end in time, because how often it runs
+    /// is told by values.
+    pub(crate) fn inner(&self) -> Self {
+        let deadline = self.deadline.or_else(|| Instant::now().checked_add(TIME_LIMIT));
+        Self { max_tensor_bytes: self.max_tensor_bytes / 2, deadline }
+    }
+
+    /// An error once the time is over.
+    pub(crate) fn on_time(&self) -> Result<(), RunError> {
+        match self.deadline {
+            Some(deadline) if Instant::now() > deadline => Err(RunError::TooSlow { limit: TIME_LIMIT }),
+            _ => Ok(()),
+        }
+    }
+
     /// [`Tensor::reset`], refused where the tensor would be over the memory budget. Every kernel
     /// whose output can be larger than its inputs allocates through this.
     pub(crate) fn reset<'t, T: Element>(

@@ -67,6 +67,7 @@ impl Program {
             if made > cx.max_tensor_bytes.saturating_mul(4) {
                 return Err(RunError::OverBudget { needed: made });
             }
+            cx.on_time()?;
         }
         Ok(())
     }

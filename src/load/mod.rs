@@ -5,7 +5,9 @@
 //! and a panic in here is a rejection of the model, not the end of the process.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::signature::Signature;
 use crate::tensor::{ElementType, Tensor, TensorView};
@@ -13,6 +15,8 @@ use crate::tensor::{ElementType, Tensor, TensorView};
 #[cfg(feature = "onnx")]
 mod onnx;
 pub mod payload;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+mod protobuf;
 pub mod samples;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "the samples need a part of it"))]
@@ -90,6 +94,20 @@ pub trait Model: Send + Sync {
     fn engine(&self) -> &'static str {
         "custom"
     }
+}
+
+/// Runs a part of the loading; a panic in it is an error like any other.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(LoadError::Panicked(panic_text(&*panic))))
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }
 
 /// Copies a score output into the caller's buffer, `f64` narrowed.
@@ -320,6 +338,12 @@ pub enum RunError {
     OverBudget {
         /// How many bytes it would take.
         needed: u64,
+    },
+    /// A loop of the model does not end, or its first run does not.
+    #[error("the model did not end within {} s", limit.as_secs())]
+    TooSlow {
+        /// How long it may take.
+        limit: Duration,
     },
     /// The engine failed, in its own words.
     #[error("{0}")]

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::load::protobuf::{Field, Schema};
 use crate::tensor::{Element, ElementType, Shape, Tensor};
 
 /// A tensor as ONNX writes it.
@@ -41,6 +42,23 @@ pub(crate) struct StringPair {
     #[prost(string, tag = "2")]
     pub(crate) value: String,
 }
+
+/// What a [`TensorProto`] takes in memory.
+pub(in crate::load) static SCHEMA: Schema = Schema {
+    bytes: size_of::<TensorProto>(),
+    fields: &[
+        (1, Field::Numbers(8)),
+        (4, Field::Numbers(1)),
+        (5, Field::Numbers(4)),
+        (6, Field::Text),
+        (7, Field::Numbers(8)),
+        (10, Field::Numbers(1)),
+        (11, Field::Numbers(8)),
+        (13, Field::Message(&STRING_PAIR)),
+    ],
+};
+
+static STRING_PAIR: Schema = Schema { bytes: size_of::<StringPair>(), fields: &[] };
 
 /// The `data_type` of 16-bit floats, which have no [`ElementType`].
 pub(crate) const FLOAT16: i32 = 10;

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::Settings;
-use crate::load::Payload;
+use crate::load::{Payload, panic_text};
 use crate::release::{Position, Release};
 use crate::scorer::LiveModel;
 use crate::signature::Signature;
 use crate::topic::{RecordFetcher, Topic, TopicError};
-use crate::verify::{Loaded, Proven, Rejection, Sized, Stage, panic_text};
+use crate::verify::{Loaded, Proven, Rejection, Sized, Stage};
 
 /// How long a fetcher is kept for the next release.
 const KEEP_FETCHER: Duration = Duration::from_secs(10);

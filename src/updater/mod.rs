@@ -23,14 +23,14 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, ErrorKind};
 use crate::index::{TopicIndex, Watch};
-use crate::load::Formats;
+use crate::load::{Formats, panic_text};
 use crate::plan::{Live, ReleaseId};
 use crate::release::{ModelName, Release};
 use crate::signature::Signature;
 use crate::slot::{Retired, Slot};
 use crate::status::{ModelStatus, Status};
 use crate::topic::{Topic, TopicEvent};
-use crate::verify::{Stage, panic_text};
+use crate::verify::Stage;
 use held::Held;
 use loading::{Outcome, Work};
 

@@ -16,7 +16,7 @@ mod model;
 use std::fmt;
 
 pub(crate) use self::bytes::{Sized, Verified};
-pub(crate) use self::model::{Loaded, Proven, panic_text};
+pub(crate) use self::model::{Loaded, Proven};
 
 /// Why a release was not made live.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

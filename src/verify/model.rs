@@ -1,12 +1,11 @@
 //! The checks on the model: that it loads, fits, and answers what it should.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Rejection, Stage, Verified};
-use crate::load::{Formats, LoadError, LoadOptions, Model, Samples, compare};
+use crate::load::{Formats, LoadError, LoadOptions, Model, Samples, compare, panic_text};
 use crate::release::Release;
 use crate::scorer::{LiveModel, Provenance};
 use crate::signature::{Dim, Signature, TensorSpec};
@@ -176,10 +175,4 @@ fn zeros(spec: &TensorSpec) -> Option<Tensor> {
         ElementType::String => Tensor::new(&dims, vec![String::new(); n]),
     }
     .ok()
-}
-
-/// The text of a panic, as far as it has one.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

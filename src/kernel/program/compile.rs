@@ -342,7 +342,7 @@ impl Draft {
         if read > left {
             return None;
         }
-        let cx = if is_value { RunContext::default() } else { RunContext { max_tensor_bytes: left as u64 } };
+        let cx = if is_value { RunContext::default() } else { RunContext::of_trial(left as u64) };
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
         if !is_value {

@@ -230,7 +230,7 @@ fn a_loop_carries_its_state_and_collects_what_it_is_to_keep() {
 #[test]
 fn a_loop_that_never_ends_is_an_error() {
     let x = TensorView::row(&[1.0_f32, 2.0]);
-    let cx = RunContext { max_tensor_bytes: 1 << 16 };
+    let cx = RunContext::new(1 << 16);
     let program = Program::build(counting_loop(i64::MAX)).unwrap();
     assert!(program.run(&mut Scratch::default(), &[x], &cx).is_err());
 }

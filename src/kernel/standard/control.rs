@@ -55,7 +55,7 @@ impl Kernel for If {
             _ => return Err(args.fail("one condition")),
         };
         let mut turn = body.turn();
-        let done = body.run(&mut turn.scratch, &captured(args, body.captures)?, outputs, cx);
+        let done = body.run(&mut turn.scratch, &captured(args, body.captures)?, outputs, &cx.inner());
         body.give_back(turn);
         done
     }
@@ -106,6 +106,7 @@ impl Kernel for Loop {
             copy(args.get(2 + index)?, state);
         }
         let mut collected: Vec<Vec<Tensor>> = vec![Vec::new(); outputs.len().saturating_sub(self.states)];
+        let inner = cx.inner();
         let mut count = Tensor::scalar(0_i64);
         let mut held = 0_u64;
         let mut i = 0_i64;
@@ -119,7 +120,8 @@ impl Kernel for Loop {
             views.push(count.view());
             views.extend(turn.current.iter().take(self.states + 1).map(Tensor::view));
             views.extend(captured.iter().copied());
-            self.body.run(&mut turn.scratch, &views, &mut turn.next, cx)?;
+            inner.on_time()?;
+            self.body.run(&mut turn.scratch, &views, &mut turn.next, &inner)?;
             drop(views);
             let answer = turn.next.first().and_then(Tensor::values::<bool>);
             goes_on = answer.and_then(|a| a.first().copied()).ok_or_else(|| args.fail("a condition"))?;

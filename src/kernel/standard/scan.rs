@@ -145,6 +145,7 @@ impl Scan {
             axes.push(axis);
         }
         let length = length.unwrap_or(0);
+        let inner = cx.inner();
         let mut turn = self.body.turn();
         for (state, view) in turn.current.iter_mut().zip(initial) {
             copy(*view, state);
@@ -159,7 +160,8 @@ impl Scan {
                 views.push(position(args, *view, *axis, at, spare)?);
             }
             views.extend(captured.iter().copied());
-            self.body.run(&mut turn.scratch, &views, &mut turn.next, cx)?;
+            inner.on_time()?;
+            self.body.run(&mut turn.scratch, &views, &mut turn.next, &inner)?;
             drop(views);
             let results = turn.next.iter().skip(self.states).zip(outputs.iter_mut().skip(self.states));
             let places = self.output_axes.iter().zip(&self.output_directions);

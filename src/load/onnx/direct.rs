@@ -21,7 +21,7 @@ pub(super) struct DirectModel {
 impl DirectModel {
     pub(super) fn new(program: Program, signature: Signature, memory_budget: u64) -> Self {
         // A program holds all that it makes in one run to four times this.
-        let context = RunContext { max_tensor_bytes: memory_budget / 4 };
+        let context = RunContext::new(memory_budget / 4);
         let score = signature.score_output();
         Self { program, signature, score, context, scratch: PerThread::default() }
     }

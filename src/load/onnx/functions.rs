@@ -1,6 +1,8 @@
 //! Functions of a model's own, replaced by the nodes that they stand for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
 
 use super::check::{describe, malformed};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
@@ -12,17 +14,19 @@ const MAX_NODES: usize = 50_000;
 const MAX_DEPTH: usize = 16;
 
 /// Replaces every call of a function of the model's by the function's nodes.
-pub(super) fn inline(model: &mut ModelProto) -> Result<(), LoadError> {
+pub(super) fn inline(model: &mut ModelProto, memory_budget: u64) -> Result<(), LoadError> {
     if model.functions.is_empty() {
         return Ok(());
     }
     let functions = std::mem::take(&mut model.functions);
-    let mut inliner = Inliner { functions: HashMap::new(), calls: 0, nodes: 0 };
+    let mut inliner = Inliner { functions: HashMap::new(), calls: 0, nodes: 0, copied: 0, memory_budget };
+    let mut domains: HashSet<String> = model.opset_import.iter().map(|set| set.domain.clone()).collect();
     for function in &functions {
-        inliner.functions.insert((function.domain.as_str(), function.name.as_str()), function);
+        let bytes = function.node.iter().map(|node| node.encoded_len() as u64).sum::<u64>();
+        inliner.functions.insert((function.domain.as_str(), function.name.as_str()), (function, bytes));
         // A function may use an operator set that the model itself does not import.
         for set in &function.opset_import {
-            if !model.opset_import.iter().any(|s| s.domain == set.domain) {
+            if domains.insert(set.domain.clone()) {
                 model.opset_import.push(set.clone());
             }
         }
@@ -31,9 +35,13 @@ pub(super) fn inline(model: &mut ModelProto) -> Result<(), LoadError> {
 }
 
 struct Inliner<'f> {
-    functions: HashMap<(&'f str, &'f str), &'f FunctionProto>,
+    /// Each with the bytes that its nodes take in the file.
+    functions: HashMap<(&'f str, &'f str), (&'f FunctionProto, u64)>,
     calls: usize,
     nodes: usize,
+    /// The bytes of the nodes that were copied: each call has the constants of its function.
+    copied: u64,
+    memory_budget: u64,
 }
 
 impl Inliner<'_> {
@@ -51,7 +59,15 @@ impl Inliner<'_> {
                 return Err(malformed("its functions call each other without end"));
             }
             match self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {
-                Some(function) => {
+                Some((function, bytes)) => {
+                    self.copied = self.copied.saturating_add(bytes);
+                    if self.copied > self.memory_budget {
+                        return Err(LoadError::OverBudget {
+                            what: format!("what its functions stand for, up to {},", describe(&node)),
+                            needed: self.copied,
+                            budget: self.memory_budget,
+                        });
+                    }
                     let body = self.call(&node, function)?;
                     inlined.extend(self.nodes(body, depth + 1)?);
                 }
@@ -172,7 +188,7 @@ mod tests {
     fn a_call_becomes_the_nodes_of_the_function() {
         let twice = vec![node("Relu", "", &["a"], &["t"]), node("Neg", "", &["t"], &["b"])];
         let mut model = model(vec![function("Twice", twice)]);
-        inline(&mut model).unwrap();
+        inline(&mut model, 1 << 20).unwrap();
         let nodes: Vec<_> = model
             .graph
             .unwrap()
@@ -186,6 +202,6 @@ mod tests {
     #[test]
     fn functions_that_call_themselves_are_refused() {
         let mut model = model(vec![function("Twice", vec![node("Twice", "own", &["a"], &["b"])])]);
-        assert!(inline(&mut model).unwrap_err().to_string().contains("without end"));
+        assert!(inline(&mut model, 1 << 20).unwrap_err().to_string().contains("without end"));
     }
 }

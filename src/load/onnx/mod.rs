@@ -21,7 +21,6 @@ mod tests;
 mod translate;
 mod trial;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use prost::Message;
@@ -33,8 +32,7 @@ use self::direct::DirectModel;
 use self::graph::{Declared, Graph};
 use self::proto::ModelProto;
 use crate::kernel::program::{GraphParts, NodeParts, Program, ProgramError};
-use crate::load::tract::plan::panic_text;
-use crate::load::{LoadError, LoadOptions, Loader, Model, Payload};
+use crate::load::{LoadError, LoadOptions, Loader, Model, Payload, caught, protobuf};
 use crate::signature::{Dim, TensorSpec};
 use crate::tensor::ElementType;
 
@@ -75,8 +73,7 @@ impl Loader for OnnxLoader {
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-        catch_unwind(AssertUnwindSafe(|| load(payload, options)))
-            .unwrap_or_else(|panic| Err(LoadError::Panicked(panic_text(&*panic))))
+        caught(|| load(payload, options))
     }
 }
 
@@ -84,9 +81,10 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     if payload.is_empty() {
         return Err(malformed("the file is empty"));
     }
+    protobuf::check(&payload, &proto::MODEL, options.memory_budget)?;
     // Each chunk of the payload is freed as it has been decoded.
     let mut model = ModelProto::decode(payload).map_err(|e| malformed(e.to_string()))?;
-    functions::inline(&mut model)?;
+    functions::inline(&mut model, options.memory_budget)?;
     check::check(&model)?;
     let graph = Graph::new(model, options)?;
     let inputs = graph.inputs.iter().map(input_spec).collect::<Result<Vec<_>, _>>()?;

@@ -178,7 +178,7 @@ impl Wiring {
         let Ok(kernel) = kernel_of(node, &inputs) else { return Ok(false) };
         let views: Vec<_> = inputs.iter().map(|i| i.flatten().map(Ours::view)).collect();
         let mut outputs = vec![Ours::default(); node.outputs.len()];
-        match kernel.run(&views, &mut outputs, &RunContext { max_tensor_bytes: MAX_AHEAD }) {
+        match kernel.run(&views, &mut outputs, &RunContext::of_trial(MAX_AHEAD)) {
             Ok(()) => {}
             Err(RunError::OverBudget { needed }) if needed > self.budget => {
                 return Err(LoadError::OverBudget { what: title(node), needed, budget: self.budget });

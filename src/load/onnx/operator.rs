@@ -132,7 +132,7 @@ impl EvalOp for KernelOp {
         let arguments: SmallVec<[_; 4]> =
             self.present.iter().map(|present| if *present { given.next().flatten() } else { None }).collect();
         let mut outputs: SmallVec<[Ours; 2]> = smallvec![Ours::default(); self.outputs];
-        let context = RunContext { max_tensor_bytes: self.max_tensor_bytes };
+        let context = RunContext::new(self.max_tensor_bytes);
         self.kernel.run(&arguments, &mut outputs, &context)?;
         outputs.iter().map(|tensor| Ok(to_engine(tensor.view())?.into_tvalue())).collect()
     }

@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use crate::load::protobuf::{Field, Schema};
+use crate::load::tensor_proto::SCHEMA as TENSOR;
 pub(super) use crate::load::tensor_proto::TensorProto;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -198,3 +200,84 @@ pub(super) enum DimensionValue {
     #[prost(string, tag = "2")]
     Symbol(String),
 }
+
+/// What a [`ModelProto`] takes in memory; see [`crate::load::protobuf`].
+pub(super) static MODEL: Schema = Schema {
+    bytes: size_of::<ModelProto>(),
+    fields: &[
+        (7, Field::Message(&GRAPH)),
+        (8, Field::Message(&OPERATOR_SET)),
+        (25, Field::Message(&FUNCTION)),
+    ],
+};
+
+static OPERATOR_SET: Schema = Schema { bytes: size_of::<OperatorSetId>(), fields: &[] };
+
+static GRAPH: Schema = Schema {
+    bytes: size_of::<GraphProto>(),
+    fields: &[
+        (1, Field::Message(&NODE)),
+        (5, Field::Message(&TENSOR)),
+        (11, Field::Message(&VALUE)),
+        (12, Field::Message(&VALUE)),
+        (15, Field::Message(&SPARSE)),
+    ],
+};
+
+static FUNCTION: Schema = Schema {
+    bytes: size_of::<FunctionProto>(),
+    fields: &[
+        (4, Field::Text),
+        (5, Field::Text),
+        (7, Field::Message(&NODE)),
+        (9, Field::Message(&OPERATOR_SET)),
+        (11, Field::Message(&ATTRIBUTE)),
+    ],
+};
+
+static NODE: Schema = Schema {
+    bytes: size_of::<NodeProto>(),
+    fields: &[(1, Field::Text), (2, Field::Text), (5, Field::Message(&ATTRIBUTE))],
+};
+
+static ATTRIBUTE: Schema = Schema {
+    bytes: size_of::<AttributeProto>(),
+    fields: &[
+        (5, Field::Message(&TENSOR)),
+        (6, Field::Message(&GRAPH)),
+        (7, Field::Numbers(1)),
+        (8, Field::Numbers(8)),
+        (9, Field::Text),
+        (11, Field::Message(&GRAPH)),
+        (22, Field::Message(&SPARSE)),
+    ],
+};
+
+static SPARSE: Schema = Schema {
+    bytes: size_of::<SparseTensorProto>(),
+    fields: &[(1, Field::Message(&TENSOR)), (2, Field::Message(&TENSOR)), (3, Field::Numbers(8))],
+};
+
+static VALUE: Schema = Schema { bytes: size_of::<ValueInfoProto>(), fields: &[(2, Field::Message(&TYPE))] };
+
+static TYPE: Schema = Schema {
+    bytes: size_of::<TypeProto>(),
+    fields: &[
+        (1, Field::Message(&TENSOR_TYPE)),
+        (4, Field::Message(&ELEMENT_OF)),
+        (5, Field::Message(&MAP_TYPE)),
+        (8, Field::Message(&TENSOR_TYPE)),
+        (9, Field::Message(&ELEMENT_OF)),
+    ],
+};
+
+static ELEMENT_OF: Schema = Schema { bytes: size_of::<ElementOf>(), fields: &[(1, Field::Message(&TYPE))] };
+
+static MAP_TYPE: Schema = Schema { bytes: size_of::<MapType>(), fields: &[(2, Field::Message(&TYPE))] };
+
+static TENSOR_TYPE: Schema =
+    Schema { bytes: size_of::<TensorType>(), fields: &[(2, Field::Message(&SHAPE))] };
+
+static SHAPE: Schema = Schema { bytes: size_of::<TensorShape>(), fields: &[(1, Field::Message(&DIMENSION))] };
+
+static DIMENSION: Schema = Schema { bytes: size_of::<Dimension>(), fields: &[] };

@@ -6,7 +6,7 @@ use super::check::malformed;
 use super::graph::{Declared, DeclaredDim};
 use crate::kernel::program::{Program, Scratch};
 use crate::kernel::{FactDim, RunContext};
-use crate::load::tract::plan::panic_text;
+use crate::load::panic_text;
 use crate::load::{LoadError, RunError};
 use crate::signature::{Dim, TensorSpec};
 use crate::tensor::{ElementType, Shape, Tensor, TensorView};
@@ -26,7 +26,7 @@ pub(super) fn outputs(
     memory_budget: u64,
 ) -> Result<Vec<TensorSpec>, LoadError> {
     // A few rows need a small part of what a batch may have.
-    let context = RunContext { max_tensor_bytes: memory_budget / 16 };
+    let context = RunContext::of_trial(memory_budget / 16);
     let mut seen = Vec::new();
     for batch in BATCHES {
         match answer(program, inputs, batch, &context)? {
@@ -37,6 +37,9 @@ pub(super) fn outputs(
                     needed,
                     budget: context.max_tensor_bytes,
                 });
+            }
+            Err(error @ RunError::TooSlow { .. }) => {
+                return Err(LoadError::Engine(format!("the first run failed: {error}")));
             }
             // Where the file leaves a width open, no trial need have hit it.
             Err(_) if !strict || has_open_inner(inputs) => {}
@@ -77,6 +80,7 @@ fn answer(
             let run = || program.run_to(&mut Scratch::default(), &views, &mut outputs, context);
             match catch_unwind(AssertUnwindSafe(run)) {
                 Ok(Ok(())) => return Ok(Ok(outputs)),
+                Ok(Err(error @ RunError::TooSlow { .. })) => return Ok(Err(error)),
                 Ok(Err(error)) => refused = refused.or(Some(error)),
                 Err(panic) => return Err(LoadError::Panicked(panic_text(&*panic))),
             }

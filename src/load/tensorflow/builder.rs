@@ -6,8 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use prost::Message;
+
 use super::api::tfpb::attr_value::Value;
-use super::api::tfpb::{FunctionDef, NodeDef, TensorProto};
+use super::api::tfpb::{AttrValue, FunctionDef, NodeDef, TensorProto};
 use super::api::{EngineTensor, tensor0};
 use super::bundle::Bundle;
 use super::constants::{self, Expansion};
@@ -22,6 +24,8 @@ const MAX_NODES: usize = 1 << 18;
 /// The most calls of functions that are inlined, and how deep one may lie in another.
 const MAX_CALLS: usize = 1 << 16;
 const MAX_DEPTH: usize = 64;
+/// The most nodes that the functions called may have together, whether they are needed or not.
+const MAX_ENTERED: usize = 1 << 22;
 
 /// Builds a [`Graph`] from the outputs backwards.
 pub(super) struct Builder<'a> {
@@ -42,6 +46,11 @@ pub(super) struct Builder<'a> {
     function_constants: HashMap<*const NodeDef, Arc<EngineTensor>>,
     expansion: Expansion,
     calls: usize,
+    /// The nodes of all functions that were called, as often as they were.
+    entered: usize,
+    /// The bytes of the attributes that were copied.
+    copied: u64,
+    pub(super) budget: u64,
 }
 
 /// Nodes that know each other by name: the graph itself, or the body of one call.
@@ -85,6 +94,9 @@ impl<'a> Builder<'a> {
             function_constants: HashMap::new(),
             expansion: Expansion::new(memory_budget),
             calls: 0,
+            entered: 0,
+            copied: 0,
+            budget: memory_budget,
         }
     }
 
@@ -164,7 +176,8 @@ impl<'a> Builder<'a> {
             malformed(format!("the function `{name}` that `{}` calls is missing", call.name))
         })?;
         self.calls += 1;
-        if caller.depth >= MAX_DEPTH || self.calls > MAX_CALLS {
+        self.entered = self.entered.saturating_add(function.node_def.len());
+        if caller.depth >= MAX_DEPTH || self.calls > MAX_CALLS || self.entered > MAX_ENTERED {
             return Err(malformed(format!("the function `{name}` is called again and again")));
         }
         let signature = function.signature.as_ref();
@@ -290,15 +303,21 @@ impl<'a> Builder<'a> {
                 Some(Value::Placeholder(outer)) => frame.attributes.get(outer.as_str()).map(|v| (*v).clone()),
                 other => other.clone(),
             };
-            attributes.insert(name.clone(), super::api::tfpb::AttrValue { value });
+            let value = AttrValue { value };
+            self.charge(&node.name, value.encoded_len() as u64)?;
+            attributes.insert(name.clone(), value);
         }
         if node.op == "Const" {
             constant = Some(self.constant(frame, node)?);
         }
         let mut attributes = Attributes::new(attributes);
+        let mut defaults = 0_u64;
         for (name, value) in self.ops.defaults(&node.op) {
-            attributes.set_default(name, value);
+            if attributes.set_default(name, value) {
+                defaults = defaults.saturating_add(value.encoded_len() as u64);
+            }
         }
+        self.charge(&node.name, defaults)?;
         let is_learning_phase = node.op == "Placeholder" && node.name.ends_with("keras_learning_phase");
         if is_learning_phase {
             constant = Some(Arc::new(tensor0(false)));
@@ -310,6 +329,16 @@ impl<'a> Builder<'a> {
             inputs: ports,
             content: constant.map_or(Content::None, Content::Constant),
         })
+    }
+
+    /// Counts a copy of an attribute: a function's nodes are copied at each of its calls.
+    fn charge(&mut self, node: &str, bytes: u64) -> Result<(), LoadError> {
+        self.copied = self.copied.saturating_add(bytes);
+        if self.copied > self.budget {
+            let what = format!("the attributes of the nodes up to `{node}`");
+            return Err(LoadError::OverBudget { what, needed: self.copied, budget: self.budget });
+        }
+        Ok(())
     }
 
     fn constant(&mut self, frame: &Frame<'a>, node: &'a NodeDef) -> Result<Arc<EngineTensor>, LoadError> {
@@ -410,12 +439,19 @@ impl<'a> Builder<'a> {
 
     /// The value of a condition that does not depend on the input.
     fn truth(&self, wire: Wire) -> Option<bool> {
-        let Wire::Live(port) = wire else { return None };
-        let node = self.graph.nodes.get(port.node)?;
-        match (&node.content, node.op.as_str()) {
-            (Content::Constant(value), _) => value.cast_to_scalar::<bool>().ok(),
-            (_, "LogicalNot") => self.truth(Wire::Live(*node.inputs.first()?)).map(|b| !b),
-            _ => None,
+        let Wire::Live(mut port) = wire else { return None };
+        let mut negated = false;
+        loop {
+            // A node only reads nodes before it, so this ends.
+            let node = self.graph.nodes.get(port.node)?;
+            match (&node.content, node.op.as_str()) {
+                (Content::Constant(value), _) => {
+                    return value.cast_to_scalar::<bool>().ok().map(|truth| truth != negated);
+                }
+                (_, "LogicalNot") => port = *node.inputs.first()?,
+                _ => return None,
+            }
+            negated = !negated;
         }
     }
 

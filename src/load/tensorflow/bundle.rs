@@ -22,6 +22,11 @@ pub(super) struct Bundle<'a> {
     entries: HashMap<String, Entry>,
     shards: u32,
     open: HashMap<u32, Bytes>,
+    /// What was read before: variables may share an entry, as parts of a graph share a variable.
+    known: HashMap<String, Arc<EngineTensor>>,
+    /// How many bytes of values were read; entries may claim the same bytes again and again.
+    read: u64,
+    budget: u64,
 }
 
 /// Where a tensor lies; field numbers as in TensorFlow's `tensor_bundle.proto`.
@@ -72,7 +77,7 @@ struct Header {
 impl<'a> Bundle<'a> {
     /// Reads the index at `<prefix>.index`; `None` where there is none, as in a model without
     /// variables.
-    pub(super) fn open(files: &'a dyn Files, prefix: &str) -> Result<Option<Self>, LoadError> {
+    pub(super) fn open(files: &'a dyn Files, prefix: &str, budget: u64) -> Result<Option<Self>, LoadError> {
         let Some(index) = files.read(&format!("{prefix}.index"))? else { return Ok(None) };
         let mut entries = HashMap::new();
         let mut header = Header::default();
@@ -91,7 +96,16 @@ impl<'a> Bundle<'a> {
             return Err(malformed("the checkpoint is of a big-endian machine, which is not supported"));
         }
         let shards = u32::try_from(header.shards).unwrap_or(1).max(1);
-        Ok(Some(Self { files, prefix: prefix.to_owned(), entries, shards, open: HashMap::new() }))
+        Ok(Some(Self {
+            files,
+            prefix: prefix.to_owned(),
+            entries,
+            shards,
+            open: HashMap::new(),
+            known: HashMap::new(),
+            read: 0,
+            budget,
+        }))
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
@@ -100,16 +114,41 @@ impl<'a> Bundle<'a> {
 
     /// The tensor that is stored under a key, whole.
     pub(super) fn tensor(&mut self, key: &str) -> Result<Arc<EngineTensor>, LoadError> {
+        if let Some(known) = self.known.get(key) {
+            return Ok(Arc::clone(known));
+        }
+        let entry = self.entry(key)?;
+        let tensor = if entry.slices.is_empty() {
+            self.part(key)?
+        } else {
+            let dims = entry_dims(&entry, key)?;
+            Arc::new(super::slices::assemble(self, key, &entry.slices, &dims)?)
+        };
+        self.known.insert(key.to_owned(), Arc::clone(&tensor));
+        Ok(tensor)
+    }
+
+    fn entry(&self, key: &str) -> Result<Entry, LoadError> {
+        let missing = || malformed(format!("the checkpoint entry `{key}` is missing"));
+        self.entries.get(key).cloned().ok_or_else(missing)
+    }
+
+    /// A tensor that is stored in one piece.
+    pub(super) fn part(&mut self, key: &str) -> Result<Arc<EngineTensor>, LoadError> {
         let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
-        let entry = self.entries.get(key).cloned().ok_or_else(|| bad("is missing"))?;
+        let entry = self.entry(key)?;
         if !entry.slices.is_empty() {
-            return super::slices::assemble(self, key, &entry.slices, &entry_dims(&entry, key)?)
-                .map(Arc::new);
+            return Err(bad("is a part that has parts itself"));
         }
         let datum = DataType::try_from(entry.dtype).ok().and_then(datum_type);
         let datum = datum.ok_or_else(|| bad(&format!("has the unsupported type {}", entry.dtype)))?;
         let dims = entry_dims(&entry, key)?;
         let bytes = self.bytes(key, &entry)?;
+        self.read = self.read.saturating_add(bytes.len() as u64);
+        if self.read > self.budget {
+            let what = "the variables".to_owned();
+            return Err(LoadError::OverBudget { what, needed: self.read, budget: self.budget });
+        }
         if datum == super::api::DatumType::String {
             let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
             let values = elements.and_then(|n| strings_of(&bytes, n)).ok_or_else(|| bad("is malformed"))?;

@@ -12,11 +12,14 @@ use super::graph::{Attributes, Graph, GraphInput, GraphOutput, Port};
 use super::op_outputs::OpDefs;
 use super::prune::prune;
 use super::saved_model::{input_node, split_reference};
-use super::{malformed, unknown_name};
-use crate::load::{LoadError, LoadOptions, Payload};
+use super::{malformed, unknown_name, weight};
+use crate::load::{LoadError, LoadOptions, Payload, protobuf};
 
 /// The most nodes that a file may have; a node of two bytes takes a hundred times that in memory.
 const MAX_NODES: usize = 1 << 20;
+
+/// The most outputs of a graph that does not say which of its results are meant.
+const MAX_OUTPUTS: usize = 1 << 12;
 
 /// From this version of the format on a shape without dimensions means a scalar; before, it was
 /// what an exporter wrote that knew nothing.
@@ -28,6 +31,7 @@ pub(super) fn read(payload: Payload, options: &LoadOptions) -> Result<Graph, Loa
     if nodes > MAX_NODES {
         return Err(malformed(format!("the graph has {nodes} nodes, more than {MAX_NODES}")));
     }
+    protobuf::check(&payload, &weight::GRAPH, options.memory_budget)?;
     let graph = GraphDef::decode(payload).map_err(|e| malformed(e.to_string()))?;
     build(graph, options)
 }
@@ -47,6 +51,12 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
     if outputs.is_empty() {
         return Err(malformed("the graph has no output; name one with `outputs`"));
     }
+    if outputs.len() > MAX_OUTPUTS {
+        return Err(malformed(format!(
+            "the graph has {} results that nothing reads, more than {MAX_OUTPUTS}; name some with `outputs`",
+            outputs.len()
+        )));
+    }
     let inputs =
         if options.inputs.is_empty() { placeholders(nodes, &outputs) } else { options.inputs.clone() };
     let mut builder = Builder::new(&functions, OpDefs::default(), options.memory_budget);
@@ -54,8 +64,7 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
     let mut top = Frame::top(nodes);
     for (position, name) in inputs.iter().enumerate() {
         let (node, slot) = split_reference(name)?;
-        let declared =
-            find(nodes, node).ok_or_else(|| unknown_name("input", name, &placeholder_names(nodes)))?;
+        let declared = top.node(node).map_err(|_| unknown_name("input", name, &placeholder_names(nodes)))?;
         let input = declared_input(name, declared, knows_scalars)?;
         builder.graph.inputs.push(input);
         let port = Port::first(builder.push(input_node(name, position))?);
@@ -64,7 +73,7 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
     builder.collect_assignments(&mut top, nodes)?;
     for name in &outputs {
         let (node, _) = split_reference(name)?;
-        if find(nodes, node).is_none() {
+        if top.node(node).is_err() {
             return Err(unknown_name("output", name, &results(nodes).join(", ")));
         }
         let port = builder.need_live(&mut top, name)?;
@@ -174,10 +183,6 @@ impl Fields {
         self.payload.advance(head.len() - rest.len());
         Some(value)
     }
-}
-
-fn find<'n>(nodes: &'n [NodeDef], name: &str) -> Option<&'n NodeDef> {
-    nodes.iter().find(|n| n.name == name)
 }
 
 fn is_placeholder(node: &NodeDef) -> bool {

@@ -81,11 +81,13 @@ impl Attributes {
         self.0.insert(name.to_owned(), AttrValue { value: Some(value) });
     }
 
-    /// Sets an attribute that the file leaves out.
-    pub(super) fn set_default(&mut self, name: &str, value: &AttrValue) {
-        if !self.0.contains_key(name) {
+    /// Sets an attribute where the file leaves it out; false where it does not.
+    pub(super) fn set_default(&mut self, name: &str, value: &AttrValue) -> bool {
+        let is_absent = !self.0.contains_key(name);
+        if is_absent {
             self.0.insert(name.to_owned(), value.clone());
         }
+        is_absent
     }
 
     pub(super) fn into_inner(self) -> HashMap<String, AttrValue> {

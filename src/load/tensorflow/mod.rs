@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::load::{LoadError, LoadOptions, Loader, Model, Payload};
+use crate::load::{LoadError, LoadOptions, Loader, Model, Payload, caught, protobuf};
 
 mod builder;
 mod bundle;
@@ -38,6 +38,7 @@ mod table;
 mod tests;
 mod text_format;
 mod variables;
+mod weight;
 mod write;
 
 /// The types of tract that this module uses, and TensorFlow's messages.
@@ -66,8 +67,10 @@ pub(crate) fn loaders() -> Vec<Arc<dyn Loader>> {
 /// # Errors
 /// Where the directory is no SavedModel, the signature is not there, or a variable has no value.
 pub fn freeze_saved_model(directory: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
-    let graph = saved_model::read(&files::Directory::new(directory), options)?;
-    Ok(write::graph_def(graph)?.encode_to_vec())
+    caught(|| {
+        let graph = saved_model::read(&files::Directory::new(directory), options)?;
+        Ok(write::graph_def(graph)?.encode_to_vec())
+    })
 }
 
 /// Packs the SavedModel in a directory into a tar that a subscriber loads as format `saved-model`.
@@ -92,14 +95,17 @@ impl Loader for Frozen {
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-        let graph = if frozen::recognises_saved_model(&payload) {
-            // The graph of a SavedModel on its own: all there is of a model without variables.
-            let saved = Message::decode(payload).map_err(|e| malformed(e.to_string()))?;
-            saved_model::build(saved, &NoFiles, options)?
-        } else {
-            frozen::read(payload, options)?
-        };
-        network::load(graph, options)
+        caught(|| {
+            let graph = if frozen::recognises_saved_model(&payload) {
+                // The graph of a SavedModel on its own: all there is of a model without variables.
+                protobuf::check(&payload, &weight::SAVED_MODEL, options.memory_budget)?;
+                let saved = Message::decode(payload).map_err(|e| malformed(e.to_string()))?;
+                saved_model::build(saved, &NoFiles, options)?
+            } else {
+                frozen::read(payload, options)?
+            };
+            network::load(graph, options)
+        })
     }
 }
 
@@ -116,14 +122,16 @@ impl Loader for Text {
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-        let bytes = payload.into_bytes();
-        let graph = match text_format::kind(&bytes) {
-            Some(text_format::Kind::SavedModel) => {
-                saved_model::build(text_format::saved_model(&bytes)?, &NoFiles, options)?
-            }
-            _ => frozen::build(text_format::graph_def(&bytes)?, options)?,
-        };
-        network::load(graph, options)
+        caught(|| {
+            let bytes = payload.into_bytes();
+            let graph = match text_format::kind(&bytes) {
+                Some(text_format::Kind::SavedModel) => {
+                    saved_model::build(text_format::saved_model(&bytes)?, &NoFiles, options)?
+                }
+                _ => frozen::build(text_format::graph_def(&bytes)?, options)?,
+            };
+            network::load(graph, options)
+        })
     }
 }
 
@@ -142,10 +150,12 @@ impl Loader for Packed {
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-        let archive = files::Archive::open(&payload.into_bytes())?;
-        let graph = saved_model::read(&archive, options)?;
-        drop(archive);
-        network::load(graph, options)
+        caught(|| {
+            let archive = files::Archive::open(&payload.into_bytes())?;
+            let graph = saved_model::read(&archive, options)?;
+            drop(archive);
+            network::load(graph, options)
+        })
     }
 }
 

@@ -11,8 +11,8 @@ use super::constants::datum_type;
 use super::files::Files;
 use super::graph::{Attributes, Content, Graph, GraphInput, GraphOutput, Node, Port};
 use super::op_outputs::OpDefs;
-use super::{frozen, malformed, prune::prune, text_format, unknown_name};
-use crate::load::{LoadError, LoadOptions};
+use super::{frozen, malformed, prune::prune, text_format, unknown_name, weight};
+use crate::load::{LoadError, LoadOptions, protobuf};
 
 /// The tag of the graph that a server runs.
 const SERVE: &str = "serve";
@@ -25,6 +25,7 @@ const INTERNAL_SIGNATURE: &str = "__saved_model_init_op";
 pub(super) fn read(files: &dyn Files, options: &LoadOptions) -> Result<Graph, LoadError> {
     let saved = if let Some(bytes) = files.read("saved_model.pb")? {
         frozen::check_whole(&bytes)?;
+        protobuf::check(&bytes.clone().into(), &weight::SAVED_MODEL, options.memory_budget)?;
         SavedModel::decode(bytes).map_err(|e| malformed(format!("saved_model.pb: {e}")))?
     } else if let Some(bytes) = files.read("saved_model.pbtxt")? {
         text_format::saved_model(&bytes)?
@@ -44,7 +45,7 @@ pub(super) fn build(saved: SavedModel, files: &dyn Files, options: &LoadOptions)
     let functions = graph.library.take().map(|l| l.function).unwrap_or_default();
     let mut builder = Builder::new(&functions, ops, options.memory_budget);
     builder.top_constants = top_constants;
-    builder.bundle = Bundle::open(files, "variables/variables")?;
+    builder.bundle = Bundle::open(files, "variables/variables", options.memory_budget)?;
     builder.files = Some(files);
     let mut top = Frame::top(&graph.node);
     declare_inputs(&mut builder, &mut top, &signature, options)?;

@@ -14,6 +14,10 @@ const MAGIC: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
 /// After each block: its type and its checksum.
 const TRAILER: usize = 5;
 const MAX_ENTRIES: usize = 1 << 20;
+/// The most bytes that an index may take once its keys are whole.
+const MAX_BYTES: usize = 256 << 20;
+/// What an entry takes beside key and value.
+const ENTRY: usize = 2 * size_of::<Vec<u8>>();
 
 /// All keys and values of a table, in order.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LoadError> {
@@ -25,17 +29,18 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LoadError> {
     let mut cursor = Cursor { bytes: footer };
     let (meta, index) = (cursor.handle()?, cursor.handle()?);
     // Nothing in it is needed, but a file that was damaged there is damaged.
-    block(bytes, meta)?;
+    let mut room = MAX_BYTES;
+    block(bytes, meta, &mut room)?;
     let mut entries = Vec::new();
     let mut read = 0_usize;
-    for (_, handle) in block(bytes, index)? {
+    for (_, handle) in block(bytes, index, &mut room)? {
         let handle = Cursor { bytes: &handle }.handle()?;
         // Blocks that overlap could otherwise say the same bytes again and again.
         read = read.saturating_add(handle.1);
         if read > bytes.len() || entries.len() > MAX_ENTRIES {
             return Err(bad("lists more blocks than it has"));
         }
-        entries.extend(block(bytes, handle)?);
+        entries.extend(block(bytes, handle, &mut room)?);
     }
     Ok(entries)
 }
@@ -82,7 +87,12 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn block(bytes: &[u8], (offset, size): (usize, usize)) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LoadError> {
+/// The entries of a block; `room` is what all keys and values may still take.
+fn block(
+    bytes: &[u8],
+    (offset, size): (usize, usize),
+    room: &mut usize,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LoadError> {
     let end = offset.checked_add(size).and_then(|e| e.checked_add(TRAILER));
     let whole = end.and_then(|end| bytes.get(offset..end)).ok_or_else(|| bad("is truncated"))?;
     let (checked, crc) = whole.split_at(whole.len().saturating_sub(4));
@@ -112,6 +122,10 @@ fn block(bytes: &[u8], (offset, size): (usize, usize)) -> Result<Vec<(Vec<u8>, V
         if key.len() > 1 << 16 {
             return Err(bad("has a key of more than 64 KiB"));
         }
+        // A key that shares all but a byte with the one before is there in full all the same.
+        *room = room
+            .checked_sub(key.len().saturating_add(value).saturating_add(ENTRY))
+            .ok_or_else(|| bad(&format!("takes more than {MAX_BYTES} bytes when it is read")))?;
         entries.push((key.clone(), cursor.take(value)?.to_vec()));
     }
     Ok(entries)

@@ -11,8 +11,8 @@ use super::api::{EngineTensor, tensor1, tract_ndarray};
 use super::builder::{Builder, Frame, Wire, function_attribute};
 use super::constants::text;
 use super::graph::{Content, Port};
-use super::malformed;
-use crate::load::LoadError;
+use super::{malformed, weight};
+use crate::load::{LoadError, protobuf};
 
 /// Under this key the checkpoint describes the objects that its values belong to.
 const OBJECT_GRAPH: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
@@ -196,6 +196,7 @@ impl<'a> Builder<'a> {
     fn read_object_graph(&mut self) -> Result<(), LoadError> {
         let Some(bundle) = self.bundle.as_mut() else { return Ok(()) };
         let Some(bytes) = bundle.string(OBJECT_GRAPH)? else { return Ok(()) };
+        protobuf::check(&bytes.clone().into(), &weight::CHECKPOINT, self.budget)?;
         let graph = TrackableObjectGraph::decode(bytes)
             .map_err(|e| malformed(format!("the checkpoint's object graph: {e}")))?;
         for attribute in graph.nodes.into_iter().flat_map(|n| n.attributes) {

@@ -127,7 +127,8 @@ pub(in crate::load) fn engine_text(error: &super::api::TractError) -> String {
 }
 
 pub(in crate::load) fn engine_error(error: &super::api::TractError) -> RunError {
-    RunError::Engine(engine_text(error).into())
+    let own = error.chain().find_map(|cause| cause.downcast_ref::<RunError>());
+    own.cloned().unwrap_or_else(|| RunError::Engine(engine_text(error).into()))
 }
 
 fn copy<T: Datum + Element>(value: &EngineTensor, shape: Shape, out: &mut Tensor) -> Result<(), RunError> {

@@ -15,10 +15,12 @@
 //! `TDim`, which is how tract computes with shapes, is an `i64` again.
 
 pub(super) mod convert;
+mod meter;
 pub(super) mod model;
 pub(super) mod nan;
 pub(super) mod plan;
 pub(super) mod trial;
+mod trials;
 
 pub(super) use model::{Blueprint, Extent, Output, TractModel};
 

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use smallvec::SmallVec;
 
-use super::api::{DatumType, SymbolScope, SymbolValues, TDim, TValue, TVec, ToDim, TypedModel};
-use super::convert::{element_type, from_engine, to_engine};
-use super::plan::{Plan, peak_bytes};
-use super::trial::{self, Trial};
+use super::api::{Symbol, SymbolScope, SymbolValues, TDim, TValue, TVec, ToDim, TypedModel};
+use super::convert::{from_engine, to_engine};
+use super::plan::{Plan, Watch};
+use super::trial;
+use super::trials::{Trials, concrete_plan, observed_signature};
 use crate::load::{LoadError, Model, RunError, copy_scores};
 use crate::signature::{Labels, Signature, TensorSpec};
 use crate::tensor::{Shape, Tensor, TensorView};
@@ -17,7 +18,10 @@ const MAX_CONCRETE_PLANS: usize = 8;
 
 /// Up to this many bytes of weights a model gets plans for concrete shapes beside the symbolic one;
 /// each of them costs the weights once more.
-const SMALL_WEIGHTS: usize = 8 << 20;
+pub(super) const SMALL_WEIGHTS: usize = 8 << 20;
+
+/// How many shapes are remembered that a run has room for.
+const MAX_FITTING: usize = 64;
 
 /// How often a shape is seen before it gets a plan of its own.
 const SIGHTINGS: u32 = 64;
@@ -67,13 +71,47 @@ pub(in crate::load) struct TractModel {
     const_bytes: usize,
 }
 
-type Shapes = SmallVec<[Shape; 2]>;
+pub(super) type Shapes = SmallVec<[Shape; 2]>;
 
-/// The plan for any batch, with the memory that a run needs as a line over the batch size.
-struct Symbolic {
+/// The plan for any batch.
+pub(super) struct Symbolic {
     plan: Plan,
-    step_base: u64,
-    step_per_row: u64,
+    /// For each dimension of each input, the symbol that stands for it where it is open.
+    symbols: Vec<Vec<Option<Symbol>>>,
+    /// Shapes that a run has room for.
+    fitting: RwLock<Vec<Shapes>>,
+}
+
+impl Symbolic {
+    pub(super) fn new(plan: Plan, symbols: Vec<Vec<Option<Symbol>>>) -> Self {
+        Self { plan, symbols, fitting: RwLock::new(Vec::new()) }
+    }
+
+    /// Refuses shapes for which a run would hold more than the budget.
+    fn check(&self, shapes: &Shapes, budget: u64) -> Result<(), RunError> {
+        if self.fitting.try_read().is_ok_and(|fitting| fitting.contains(shapes)) {
+            return Ok(());
+        }
+        let mut values = SymbolValues::default();
+        for (symbols, shape) in self.symbols.iter().zip(shapes) {
+            for (symbol, size) in symbols.iter().zip(shape.dims()) {
+                if let (Some(symbol), Ok(size)) = (symbol, i64::try_from(*size)) {
+                    values.set(symbol, size);
+                }
+            }
+        }
+        let needed = self.plan.peak_bytes(&values);
+        if needed > budget {
+            return Err(RunError::OverBudget { needed });
+        }
+        if let Ok(mut fitting) = self.fitting.try_write() {
+            if fitting.len() >= MAX_FITTING {
+                fitting.clear();
+            }
+            fitting.push(shapes.clone());
+        }
+        Ok(())
+    }
 }
 
 impl TractModel {
@@ -127,23 +165,20 @@ impl TractModel {
         let shapes: Shapes = inputs.iter().map(TensorView::shape).collect();
         let values =
             inputs.iter().map(|i| Ok(to_engine(*i)?.into())).collect::<Result<TVec<TValue>, RunError>>()?;
+        let watch = Watch::Usual { budget: self.budget };
         if let Some(plan) = self.known_plan(&shapes) {
-            return plan.run(values);
+            return plan.run(values, watch);
         }
         let Some(symbolic) = &self.symbolic else {
-            return self.make_plan(shapes)?.run(values);
+            return self.make_plan(shapes)?.run(values, watch);
         };
         if self.is_frequent(&shapes)
             && let Ok(plan) = self.make_plan(shapes.clone())
         {
-            return plan.run(values);
+            return plan.run(values, watch);
         }
-        let rows = inputs.iter().map(|i| i.shape().rows()).max().unwrap_or(1) as u64;
-        let needed = symbolic.step_base.saturating_add(symbolic.step_per_row.saturating_mul(rows));
-        if needed > self.budget {
-            return Err(RunError::OverBudget { needed });
-        }
-        symbolic.plan.run(values)
+        symbolic.check(&shapes, self.budget)?;
+        symbolic.plan.run(values, watch)
     }
 
     fn known_plan(&self, shapes: &Shapes) -> Option<Arc<Plan>> {
@@ -223,155 +258,10 @@ impl Model for TractModel {
     }
 }
 
-/// Tries a blueprint before it becomes a model.
-struct Trials<'a> {
-    blueprint: &'a dyn Blueprint,
-    inputs: &'a [TensorSpec],
-    budget: u64,
-}
-
-/// A plan for concrete shapes that has answered, and what it answered.
-struct Answered {
-    trial: Trial,
-    /// Gone again where the weights are large.
-    plan: Option<Plan>,
-    const_bytes: usize,
-    outputs: TVec<TValue>,
-}
-
-impl Answered {
-    fn shapes(&self) -> Shapes {
-        self.trial.shapes.iter().copied().collect()
-    }
-}
-
-impl Trials<'_> {
-    /// The answer for one row; open dimensions other than the batch get the first size that works.
-    fn first(&self) -> Result<Answered, LoadError> {
-        let mut refused = None;
-        for trial in trial::trials(self.inputs, 1) {
-            match self.attempt(trial) {
-                Ok(answered) => return Ok(answered),
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        Err(refused
-            .unwrap_or_else(|| LoadError::Engine("an input has more than eight dimensions".to_owned())))
-    }
-
-    /// The answers for another batch, and for another size of the other open dimensions.
-    fn others(&self, first: &Answered) -> Vec<Answered> {
-        let batch = self.inputs.iter().any(trial::has_open_batch);
-        let sizes: Vec<_> = trial::trials(self.inputs, if batch { trial::OTHER_BATCH } else { 1 }).collect();
-        let (differing, same): (Vec<_>, Vec<_>) = sizes
-            .into_iter()
-            .filter(|t| t.shapes != first.trial.shapes)
-            .partition(|t| t.open != first.trial.open);
-        let order = if trial::has_open_inner(self.inputs) { [differing, same] } else { [same, Vec::new()] };
-        order.into_iter().flatten().find_map(|t| self.attempt(t).ok()).into_iter().collect()
-    }
-
-    fn attempt(&self, trial: Trial) -> Result<Answered, LoadError> {
-        let plan = concrete_plan(self.blueprint, &trial.shapes, self.budget)?;
-        let outputs = plan.run(trial.values(self.inputs)?).map_err(|e| LoadError::Engine(e.to_string()))?;
-        let const_bytes = plan.const_bytes();
-        // Each plan has the weights once more: of a large model only one is there at a time.
-        let plan = (const_bytes <= SMALL_WEIGHTS).then_some(plan);
-        Ok(Answered { trial, plan, const_bytes, outputs })
-    }
-
-    /// The symbolic plan, where it gives the same answers as the concrete ones.
-    fn symbolic(&self, first: &Answered, others: &[Answered]) -> Option<Symbolic> {
-        let extents: Option<Vec<_>> =
-            self.inputs.iter().enumerate().map(|(i, s)| symbolic_extents(i, s)).collect();
-        let typed = self.blueprint.typed(&extents?).ok()?;
-        let scope = typed.symbols.clone();
-        let plan = Plan::new(typed).ok()?;
-        for answered in others.iter().chain([first]) {
-            let outputs = plan.run(answered.trial.values(self.inputs).ok()?).ok()?;
-            let agrees = outputs.len() == answered.outputs.len()
-                && outputs.iter().zip(&answered.outputs).all(|(a, b)| trial::agrees(a, b));
-            if !agrees {
-                return None;
-            }
-        }
-        let step = |batch: i64| {
-            let mut symbols = SymbolValues::default();
-            for symbol in scope.all_symbols() {
-                let size = if symbol.to_string() == "N" { batch } else { 64 };
-                symbols.set(&symbol, size);
-            }
-            plan.peak_bytes(&symbols)
-        };
-        let (small, large) = (step(1), step(1025));
-        let step_per_row = large.saturating_sub(small) / 1024;
-        Some(Symbolic { step_base: small.saturating_sub(step_per_row), step_per_row, plan })
-    }
-}
-
-fn concrete_plan(blueprint: &dyn Blueprint, shapes: &[Shape], budget: u64) -> Result<Plan, LoadError> {
-    let extents: Vec<Vec<Extent>> =
-        shapes.iter().map(|s| s.dims().iter().map(|d| Extent::Fixed(*d)).collect()).collect();
-    let typed = blueprint.typed(&extents)?;
-    let needed = peak_bytes(&typed, &SymbolValues::default());
-    if needed > budget {
-        return Err(LoadError::OverBudget { what: "one run".to_owned(), needed, budget });
-    }
-    Plan::new(typed)
-}
-
-/// The extents of an input with a symbol for each dimension that it leaves open.
-fn symbolic_extents(input: usize, spec: &TensorSpec) -> Option<Vec<Extent>> {
-    let extent = |(axis, dim): (usize, &crate::signature::Dim)| match dim.fixed() {
-        Some(n) => Extent::Fixed(n),
-        None if axis == 0 => Extent::Symbol("N".to_owned()),
-        None => Extent::Symbol(format!("I{input}D{axis}")),
-    };
-    Some(spec.dims()?.iter().enumerate().map(extent).collect())
-}
-
-/// The signature as the trials saw it: a dimension of an output that was not the same in all of
-/// them is open.
-fn observed_signature(
-    inputs: &[TensorSpec],
-    outputs: &[Output],
-    first: &Answered,
-    others: &[Answered],
-) -> Result<Signature, LoadError> {
-    use crate::signature::Dim;
-    if outputs.len() != first.outputs.len() {
-        return Err(LoadError::Engine("the engine gives another number of outputs".to_owned()));
-    }
-    let specs = outputs.iter().zip(&first.outputs).enumerate().map(|(i, (output, value))| {
-        let datum: DatumType = value.datum_type();
-        let element = element_type(datum).ok_or_else(|| {
-            LoadError::Engine(format!(
-                "output `{}` is of type {datum:?}, which is not supported",
-                output.name
-            ))
-        })?;
-        let seen: Vec<&[usize]> = others.iter().filter_map(|o| Some(o.outputs.get(i)?.shape())).collect();
-        let mut spec = if seen.iter().any(|s| s.len() != value.shape().len()) {
-            TensorSpec::of_any_shape(&output.name, element)
-        } else {
-            let dims = value.shape().iter().enumerate().map(|(axis, size)| {
-                let same = seen.iter().all(|shape| shape.get(axis) == Some(size));
-                if same { Dim::Fixed(*size) } else { Dim::Any }
-            });
-            TensorSpec::new(&output.name, element, &dims.collect::<Vec<_>>())
-        };
-        if let Some(labels) = &output.labels {
-            spec = spec.with_labels(labels.clone());
-        }
-        Ok(spec)
-    });
-    Ok(Signature::new(inputs.to_vec(), specs.collect::<Result<_, LoadError>>()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::tract::api::{SpecialOps, TypedFact, tensor1, tract_core::ops::math};
+    use crate::load::tract::api::{DatumType, SpecialOps, TypedFact, tensor1, tract_core::ops::math};
     use crate::load::tract::plan::guarded;
     use crate::signature::Dim;
     use crate::tensor::ElementType;

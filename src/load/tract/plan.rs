@@ -1,16 +1,20 @@
 //! One optimised network, ready to run on any thread.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use thread_local::ThreadLocal;
 
+use super::api::Cost;
+use super::api::tract_core::ops::scan::Scan;
 use super::api::{
     IntoRunnable, SymbolValues, TValue, TVec, TractResult, TypedModel, TypedSimplePlan, TypedSimpleState,
 };
 use super::convert::{engine_error, engine_text};
-use crate::load::{LoadError, RunError};
+use super::meter::{Meter, Reads};
+use crate::load::{LoadError, RunError, panic_text};
 
 /// A network in the form that runs, with one state for each thread that has run it.
 ///
@@ -20,6 +24,22 @@ pub(in crate::load) struct Plan {
     plan: Arc<TypedSimplePlan>,
     states: ThreadLocal<RefCell<Option<TypedSimpleState>>>,
     const_bytes: usize,
+    reads: Reads,
+    /// True where the shapes of the inputs tell those of all tensors of a run.
+    told: bool,
+}
+
+/// How closely a run is watched. The caller has compared the budget with [`Plan::peak_bytes`], which
+/// is all there is to do where shapes tell sizes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::load) enum Watch {
+    Usual {
+        budget: u64,
+    },
+    /// The first run, which also has to end in time.
+    Trial {
+        budget: u64,
+    },
 }
 
 impl Plan {
@@ -29,13 +49,15 @@ impl Plan {
             // Before the weights are packed into forms that tell nothing of their size.
             let const_bytes = constant_bytes(&model);
             let optimised = model.into_decluttered()?.into_optimized()?;
-            Ok(Self { plan: optimised.into_runnable()?, states: ThreadLocal::new(), const_bytes })
+            let (reads, told) = (Reads::new(&optimised), is_told(&optimised));
+            let plan = optimised.into_runnable()?;
+            Ok(Self { plan, states: ThreadLocal::new(), const_bytes, reads, told })
         })
     }
 
     /// Runs once. After an error or a panic of the engine this thread gets a fresh state, because
     /// one that has seen a bad input stays poisoned.
-    pub(in crate::load) fn run(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, RunError> {
+    pub(in crate::load) fn run(&self, inputs: TVec<TValue>, watch: Watch) -> Result<TVec<TValue>, RunError> {
         let cell = self.states.get_or_default();
         // A state that is in use further up this thread's stack stays there; this call makes its own.
         let mut kept = cell.try_borrow_mut().ok().and_then(|mut slot| slot.take());
@@ -44,7 +66,17 @@ impl Plan {
                 Some(state) => state,
                 None => self.plan.spawn()?,
             };
-            let outputs = state.run(inputs)?;
+            let meter = match watch {
+                Watch::Usual { .. } if self.told => None,
+                Watch::Usual { budget } => Some(Meter::new(&self.reads, budget)),
+                Watch::Trial { budget } => Some(Meter::of_trial(&self.reads, budget)),
+            };
+            let outputs = match meter {
+                None => state.run(inputs)?,
+                Some(mut meter) => state.run_plan_with_eval(inputs, |cx, state, node, inputs| {
+                    meter.eval(cx, state, node, inputs)
+                })?,
+            };
             Ok::<_, super::api::TractError>((outputs, state))
         }));
         match outcome {
@@ -81,13 +113,27 @@ pub(in crate::load) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Resu
     }
 }
 
-/// The message of a panic.
-pub(in crate::load) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+/// True where no size has a symbol that is not one of the inputs'.
+fn is_told(model: &TypedModel) -> bool {
+    let symbols = |fact: &super::api::TypedFact| {
+        let dims: Vec<_> = fact.shape.iter().flat_map(|dim| dim.symbols()).collect();
+        dims
+    };
+    let given = model.inputs.iter().filter_map(|id| model.outlet_fact(*id).ok());
+    let given: HashSet<_> = given.flat_map(symbols).collect();
+    let mut all = model.nodes().iter().flat_map(|node| &node.outputs).flat_map(|o| symbols(&o.fact));
+    all.all(|symbol| given.contains(&symbol))
+}
+
+/// How many multiplications a run takes, as far as the shapes tell.
+pub(in crate::load) fn work(model: &TypedModel) -> u64 {
+    let of_node = |node: &super::api::TypedNode| {
+        let facts = model.node_input_facts(node.id).ok()?;
+        let costs = node.op.cost(&facts).ok()?;
+        let steps = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+        Some(steps.filter_map(|(_, n)| u64::try_from(n.to_i64().ok()?).ok()).fold(0, u64::saturating_add))
+    };
+    model.nodes().iter().filter_map(of_node).fold(0, u64::saturating_add)
 }
 
 /// The most bytes that a run holds at once: at each step, the outputs of this operator and those
@@ -117,9 +163,11 @@ pub(in crate::load) fn peak_bytes(model: &TypedModel, symbols: &SymbolValues) ->
     for (at, id) in order.iter().copied().enumerate() {
         let Some(node) = nodes.get(id) else { continue };
         let outputs = node.outputs.iter().fold(0_u64, |sum, o| sum.saturating_add(bytes(&o.fact)));
+        // What a loop holds is there beside what is around it.
+        let body = node.op_as::<Scan>().map_or(0, |scan| peak_bytes(&scan.body, symbols));
         made.get_mut(id).into_iter().for_each(|m| *m = outputs);
         held = held.saturating_add(outputs);
-        peak = peak.max(held);
+        peak = peak.max(held.saturating_add(body));
         for input in node.inputs.iter().map(|i| i.node).chain([id]) {
             if last_read.get(input).is_some_and(|last| *last <= at) {
                 // What is read twice by one operator is let go of once.

@@ -24,9 +24,9 @@ impl Loader for Catboost {
         starts_with_object_of(payload, &names)
     }
 
-    fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let bytes = payload.into_bytes();
-        Value::from_json(&bytes)
+        Value::from_json(&bytes, options.memory_budget)
             .and_then(|document| {
                 drop(bytes);
                 read(&document)

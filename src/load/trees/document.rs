@@ -1,9 +1,10 @@
 //! A JSON-like document, whichever way it was written, with accessors that say what is wrong
 //! and where.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value. A list of numbers and truth values is kept as plain numbers, 8 bytes each: model
 /// files consist of little else.
@@ -28,9 +29,16 @@ impl Wrong {
 }
 
 impl Value {
-    /// Reads JSON. Nesting is bounded by the parser.
-    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, Wrong> {
-        serde_json::from_slice(bytes).map_err(|error| Wrong::new(format!("not JSON: {error}")))
+    /// Reads JSON into no more than this many bytes. Nesting is bounded by the parser.
+    pub(super) fn from_json(bytes: &[u8], budget: u64) -> Result<Self, Wrong> {
+        let room = Room::new(budget);
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let value = Seed(&room).deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+        value.map_err(|error| match error.classify() {
+            // The only error that is raised here.
+            serde_json::error::Category::Data => Wrong::new(error.to_string()),
+            _ => Wrong::new(format!("not JSON: {error}")),
+        })
     }
 
     /// The member of this name.
@@ -174,16 +182,49 @@ pub(super) fn count(number: f64, limit: usize) -> Option<usize> {
     (number >= 0.0 && exact && count <= limit).then_some(count)
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+/// The memory that a document may still take: an empty list of two bytes becomes a value of many.
+#[derive(Debug)]
+pub(super) struct Room {
+    left: Cell<u64>,
+    budget: u64,
+}
+
+impl Room {
+    pub(super) const fn new(budget: u64) -> Self {
+        Self { left: Cell::new(budget), budget }
+    }
+
+    /// Takes the memory of a value: its own, where it is not one of a list of numbers, and that of
+    /// its text. Lists grow by doubling, so that half of one may be room.
+    pub(super) fn take(&self, values: usize, text: usize) -> Result<(), Wrong> {
+        let needed = (2 * values * size_of::<Value>()).saturating_add(text) as u64;
+        let left = self.left.get().checked_sub(needed);
+        self.left.set(left.ok_or_else(|| {
+            Wrong::new(format!("its values take more memory than the budget of {} bytes", self.budget))
+        })?);
+        Ok(())
     }
 }
 
-struct ValueVisitor;
+#[derive(Clone, Copy)]
+struct Seed<'r>(&'r Room);
+
+impl Seed<'_> {
+    fn take<E: serde::de::Error>(self, values: usize, text: usize) -> Result<(), E> {
+        self.0.take(values, text).map_err(|Wrong(reason)| E::custom(reason))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
 #[expect(clippy::cast_precision_loss, reason = "whole numbers of a model are small; hashes are text")]
-impl<'de> Visitor<'de> for ValueVisitor {
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,23 +242,28 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
         Ok(Value::Number(value))
     }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.take(1, value.len())?;
         Ok(Value::Text(value.to_owned()))
     }
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.take(1, 0)?;
         let mut list = ListBuilder::default();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
+        while let Some(item) = items.next_element_seed(self)? {
+            list.push(item, self.0).map_err(|Wrong(reason)| serde::de::Error::custom(reason))?;
         }
         Ok(list.finish())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        self.take(1, 0)?;
         let mut object = Vec::new();
-        while let Some(member) = members.next_entry()? {
-            object.push(member);
+        while let Some(name) = members.next_key::<String>()? {
+            // The name, and a number that is no text or list and has not been counted.
+            self.take(2, name.len())?;
+            object.push((name, members.next_value_seed(self)?));
         }
         Ok(Value::Object(object))
     }
@@ -231,14 +277,19 @@ pub(super) struct ListBuilder {
 }
 
 impl ListBuilder {
-    pub(super) fn push(&mut self, value: Value) {
+    pub(super) fn push(&mut self, value: Value, room: &Room) -> Result<(), Wrong> {
         match value {
-            Value::Number(number) if self.values.is_empty() => self.numbers.push(number),
+            Value::Number(number) if self.values.is_empty() => {
+                room.take(0, 2 * size_of::<f64>())?;
+                self.numbers.push(number);
+            }
             value => {
+                room.take(self.numbers.len() + 1, 0)?;
                 self.values.extend(self.numbers.drain(..).map(Value::Number));
                 self.values.push(value);
             }
         }
+        Ok(())
     }
 
     pub(super) fn finish(self) -> Value {
@@ -252,7 +303,7 @@ mod tests {
 
     #[test]
     fn numbers_stay_plain_and_mixed_lists_keep_their_order() {
-        let value = Value::from_json(br#"{"a":[1,true,-2.5],"b":[1,"x",null],"c":[]}"#).unwrap();
+        let value = Value::from_json(br#"{"a":[1,true,-2.5],"b":[1,"x",null],"c":[]}"#, 1 << 20).unwrap();
         assert_eq!(value.find("a"), Some(&Value::Numbers(vec![1.0, 1.0, -2.5])));
         let mixed = vec![Value::Number(1.0), Value::Text("x".into()), Value::Null];
         assert_eq!(value.find("b"), Some(&Value::List(mixed)));
@@ -262,7 +313,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_way_to_the_field() {
-        let value = Value::from_json(br#"{"trees":[{"depth":"deep"}]}"#).unwrap();
+        let value = Value::from_json(br#"{"trees":[{"depth":"deep"}]}"#, 1 << 20).unwrap();
         let root = Field::root(&value);
         let trees = root.get("trees").unwrap();
         let tree = trees.items().unwrap().next().unwrap();
@@ -278,6 +329,6 @@ mod tests {
     #[test]
     fn deep_nesting_is_an_error() {
         let bytes = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
-        assert!(Value::from_json(&bytes).is_err());
+        assert!(Value::from_json(&bytes, 1 << 20).is_err());
     }
 }

@@ -3,14 +3,14 @@
 //! Nothing is allocated for a length that is claimed: containers grow as their elements are really
 //! read, typed arrays are checked against the bytes that are left.
 
-use super::document::{ListBuilder, Value, Wrong};
+use super::document::{ListBuilder, Room, Value, Wrong};
 
 /// How deep containers may nest; XGBoost files have about eight levels.
 const MAX_DEPTH: usize = 64;
 
 /// Reads one value, which has to be all that the bytes hold.
-pub(super) fn read(bytes: &[u8]) -> Result<Value, Wrong> {
-    let mut reader = Reader { rest: bytes, len: bytes.len() };
+pub(super) fn read(bytes: &[u8], budget: u64) -> Result<Value, Wrong> {
+    let mut reader = Reader { rest: bytes, len: bytes.len(), room: Room::new(budget) };
     let marker = reader.marker()?;
     let value = reader.value(marker, 0)?;
     while reader.rest.first() == Some(&b'N') {
@@ -22,6 +22,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, Wrong> {
 struct Reader<'a> {
     rest: &'a [u8],
     len: usize,
+    room: Room,
 }
 
 impl<'a> Reader<'a> {
@@ -61,6 +62,9 @@ impl<'a> Reader<'a> {
     fn value(&mut self, marker: u8, depth: usize) -> Result<Value, Wrong> {
         if depth > MAX_DEPTH {
             return Err(self.wrong(&format!("at most {MAX_DEPTH} levels of nesting")));
+        }
+        if matches!(marker, b'[' | b'{' | b'S' | b'H' | b'C' | b'Z') {
+            self.room.take(1, 0)?;
         }
         Ok(match marker {
             b'Z' => Value::Null,
@@ -107,6 +111,7 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Result<String, Wrong> {
         let length = self.length()?;
         let bytes = self.take(length)?;
+        self.room.take(2, length)?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| self.wrong("text in UTF-8"))
     }
 
@@ -137,6 +142,7 @@ impl<'a> Reader<'a> {
             if needed.is_none() {
                 return Err(self.wrong(&format!("{count} values of {width} bytes")));
             }
+            self.room.take(0, count.saturating_mul(size_of::<f64>()))?;
             return (0..count).map(|_| self.number(of)).collect::<Result<_, _>>().map(Value::Numbers);
         }
         let mut list = ListBuilder::default();
@@ -157,7 +163,8 @@ impl<'a> Reader<'a> {
             if count.is_none() && marker == b']' {
                 break;
             }
-            list.push(self.value(marker, depth + 1)?);
+            let value = self.value(marker, depth + 1)?;
+            list.push(value, &self.room)?;
         }
         Ok(list.finish())
     }
@@ -202,6 +209,10 @@ const fn width(of: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Value, Wrong> {
+        super::read(bytes, 1 << 20)
+    }
 
     #[test]
     fn typed_counted_and_plain_containers_are_read() {

@@ -27,9 +27,9 @@ impl Loader for XgboostJson {
         starts_with_object_of(payload, &["learner", "version"])
     }
 
-    fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let bytes = payload.into_bytes();
-        let model = Value::from_json(&bytes).and_then(|document| {
+        let model = Value::from_json(&bytes, options.memory_budget).and_then(|document| {
             drop(bytes);
             read(&document)
         });
@@ -52,9 +52,9 @@ impl Loader for XgboostUbj {
                 .any(|name| start.windows(name.len()).take(12).any(|window| window == *name))
     }
 
-    fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let bytes = payload.into_bytes();
-        let model = ubjson::read(&bytes).and_then(|document| {
+        let model = ubjson::read(&bytes, options.memory_budget).and_then(|document| {
             drop(bytes);
             read(&document)
         });
