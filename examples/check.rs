@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use modelswap::load::{Formats, LoadOptions, Model, Payload, Samples, compare};
+use modelswap::load::{Formats, LoadError, LoadOptions, Model, Payload, Samples, compare};
 use modelswap::{Dim, ElementType, Signature, Tensor, TensorView};
 use serde_json::{Value, json};
 
@@ -97,10 +97,18 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
     let before = resident_bytes();
     reset_peak();
     let payload = read(&arguments.model, &options)?;
-    let started = Instant::now();
+    let mut started = Instant::now();
     let formats = Formats::default();
     let loader = formats.choose(arguments.format.as_deref(), &payload).map_err(|e| e.to_string())?;
-    let model = loader.load(payload, &options).map_err(|e| e.to_string())?;
+    let model = match loader.load(payload, &options) {
+        Ok(model) => model,
+        Err(LoadError::ExternalData { .. }) => {
+            let whole = with_external_data(&arguments.model)?;
+            started = Instant::now();
+            loader.load(whole, &options).map_err(|e| e.to_string())?
+        }
+        Err(error) => return Err(error.to_string()),
+    };
     let load = started.elapsed();
     let peak = peak_bytes().zip(before).map(|(peak, before)| peak.saturating_sub(before));
 
@@ -143,6 +151,17 @@ fn read(path: &Path, options: &LoadOptions) -> Result<Payload, String> {
         }
         chunks.push(Bytes::from(chunk));
     }
+}
+
+/// An ONNX file with the tensors in it that its exporter wrote beside it, as `publish` ships it.
+#[cfg(feature = "onnx")]
+fn with_external_data(path: &Path) -> Result<Payload, String> {
+    modelswap::load::inline_external_data(path).map(Payload::from).map_err(|e| e.to_string())
+}
+
+#[cfg(not(feature = "onnx"))]
+fn with_external_data(_path: &Path) -> Result<Payload, String> {
+    Err("ONNX files need the feature `onnx`".to_owned())
 }
 
 #[cfg(feature = "tensorflow")]

@@ -15,7 +15,7 @@ use crate::signature::Labels;
 use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
 
 pub(crate) mod attributes;
-pub(crate) use attributes::{Attribute, Attributes};
+pub(crate) use attributes::{Attribute, Attributes, ROUNDED_TO};
 pub(crate) mod fuse;
 pub(crate) mod ml;
 mod per_thread;

@@ -2,7 +2,7 @@
 
 use super::number::Number;
 use super::support::{Args, Built, Run, element_of, fact, first, like, one, op};
-use crate::kernel::{BuildError, Node};
+use crate::kernel::{BuildError, Node, ROUNDED_TO};
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -18,13 +18,22 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
                         .ok_or_else(|| BuildError::invalid("attribute `to` is missing"))?,
                 )?,
             };
+            let rounding = match node.attributes.int(ROUNDED_TO)? {
+                Some(10) => Some(half as fn(f32) -> f32),
+                Some(16) => Some(bfloat as fn(f32) -> f32),
+                _ => None,
+            };
             op(
                 name,
                 move |inputs| {
                     fact(inputs, 0)?;
                     one(to, like(inputs, 0))
                 },
-                move |args, outputs, _| cast(args, to, outputs),
+                move |args, outputs, _| {
+                    cast(args, to, outputs)?;
+                    round(first(args, outputs)?, rounding);
+                    Ok(())
+                },
             )
         }
         "CastLike" => op(
@@ -34,6 +43,39 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
         ),
         _ => Err(BuildError::Unsupported),
     }
+}
+
+/// To what a half float can hold.
+fn round(output: &mut Tensor, rounding: Option<fn(f32) -> f32>) {
+    if let (Some(rounding), Some(values)) = (rounding, output.values_mut::<f32>()) {
+        values.iter_mut().for_each(|x| *x = rounding(*x));
+    }
+}
+
+/// The nearest number of 16 bits (IEEE 754 binary16), ties to even.
+fn half(x: f32) -> f32 {
+    let size = x.abs();
+    if !size.is_finite() {
+        return x;
+    }
+    // Eleven bits from the leading one on, or what lies above the smallest step.
+    let step = if size < 6.103_515_6e-5 { 5.960_464_5e-8 } else { exponent(size) * 9.765_625e-4 };
+    let rounded = (size / step).round_ties_even() * step;
+    (if rounded > 65_504.0 { f32::INFINITY } else { rounded }).copysign(x)
+}
+
+/// The nearest bfloat16, ties to even.
+fn bfloat(x: f32) -> f32 {
+    if !x.is_finite() {
+        return x;
+    }
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+/// The power of two of a normal number.
+fn exponent(size: f32) -> f32 {
+    f32::from_bits(size.to_bits() & 0x7f80_0000)
 }
 
 fn named(text: &str) -> Result<ElementType, BuildError> {

@@ -2,31 +2,47 @@
 
 use super::{BuildError, Kernel, Node};
 
+mod algebra;
+mod attention;
 mod binary;
+mod bits;
+mod blocks;
 mod body;
 mod cast;
 pub(crate) mod chain;
+mod channels;
 mod control;
 mod create;
+mod deform;
 pub(crate) mod dense;
 mod distance;
 mod einsum;
 mod gather;
+mod integer;
 mod layout;
+mod losses;
 pub(crate) mod matmul;
 mod normal;
 mod number;
 mod pad;
 mod panels;
+mod quantize;
 mod reduce;
 mod repeat;
+mod resize;
+mod rotary;
+mod sampling;
 mod scan;
 mod select;
 mod slice;
+#[cfg(feature = "onnx")]
+mod spectral;
 mod strided;
 mod support;
 mod unary;
+mod unpool;
 pub(crate) mod vector;
+mod window;
 
 /// The operators of the default domain that are computed here.
 const OPERATORS: &[&str] = &[
@@ -148,6 +164,53 @@ const OPERATORS: &[&str] = &[
     "Loop",
     "Scan",
     "Einsum",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "BitCast",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "ConvInteger",
+    "QLinearConv",
+    "Resize",
+    "Upsample",
+    "NegativeLogLikelihoodLoss",
+    "SoftmaxCrossEntropyLoss",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "LRN",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Col2Im",
+    "CenterCropPad",
+    "ReverseSequence",
+    "Attention",
+    "RotaryEmbedding",
+    "LpPool",
+    "GlobalLpPool",
+    "MaxUnpool",
+    "GridSample",
+    "AffineGrid",
+    "RoiAlign",
+    "CumProd",
+    "Det",
+    "Swish",
+    "SwiGLU",
+    "TensorScatter",
+    "DeformConv",
+    "HannWindow",
+    "HammingWindow",
+    "BlackmanWindow",
+    "MelWeightMatrix",
+    "DFT",
+    "STFT",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -178,6 +241,21 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         control::build,
         scan::build,
         einsum::build,
+        bits::build,
+        quantize::build,
+        integer::build,
+        resize::build,
+        losses::build,
+        channels::build,
+        blocks::build,
+        attention::build,
+        rotary::build,
+        unpool::build,
+        sampling::build,
+        algebra::build,
+        deform::build,
+        #[cfg(feature = "onnx")]
+        spectral::build,
     ] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}

@@ -3,7 +3,7 @@
 use super::check::{describe, malformed};
 use super::graph::GraphPartsBuilder;
 use super::proto::{AttributeProto, NodeProto, attribute_type};
-use crate::kernel::{Attribute, Attributes};
+use crate::kernel::{Attribute, Attributes, ROUNDED_TO};
 use crate::load::LoadError;
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16};
 use crate::tensor::Tensor;
@@ -24,7 +24,14 @@ pub(super) fn convert(
         let absent = || malformed(format!("{node}: attribute `{name}` is empty"));
         let value = match kind(&attribute) {
             attribute_type::FLOAT => Attribute::Float(attribute.f),
-            attribute_type::INT => Attribute::Int(widened(&name, attribute.i)),
+            attribute_type::INT => {
+                if let Some(half) = half(&name, attribute.i) {
+                    converted.insert(ROUNDED_TO, Attribute::Int(half));
+                    Attribute::Int(1)
+                } else {
+                    Attribute::Int(attribute.i)
+                }
+            }
             attribute_type::STRING => Attribute::String(text(&attribute.s)?),
             attribute_type::TENSOR => {
                 let tensor = attribute.t.take().ok_or_else(absent)?;
@@ -86,8 +93,8 @@ fn kind(attribute: &AttributeProto) -> i32 {
     }
 }
 
-/// Half floats are computed as f32, so a cast to them is one to f32.
-fn widened(name: &str, value: i64) -> i64 {
+/// Half floats are held as f32, so a cast to them is one to f32, and a rounding.
+fn half(name: &str, value: i64) -> Option<i64> {
     let half = value == i64::from(FLOAT16) || value == i64::from(BFLOAT16);
-    if half && matches!(name, "to" | "dtype") { 1 } else { value }
+    (half && matches!(name, "to" | "dtype")).then_some(value)
 }

@@ -10,7 +10,7 @@ use super::proto::{
     DimensionValue, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, TypeValue, ValueInfoProto,
 };
 use crate::kernel::program::{GraphParts, InputParts, NodeParts};
-use crate::kernel::{Fact, FactDim};
+use crate::kernel::{Attribute, Attributes, Fact, FactDim, ROUNDED_TO};
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16, element_type, type_name};
 use crate::load::{LoadError, LoadOptions};
 use crate::tensor::ElementType;
@@ -68,13 +68,40 @@ impl Graph {
         graph.input = inputs;
         let parts = GraphPartsBuilder { sets: &sets }.build(graph, wanted)?;
         let inputs: Vec<Declared> = parts.1.iter().map(declare).collect();
-        Ok(Self { parts: parts.0, inputs, outputs: outputs.iter().map(declare).collect() })
+        let mut parts = parts.0;
+        round_halves(&mut parts, &outputs);
+        Ok(Self { parts, inputs, outputs: outputs.iter().map(declare).collect() })
     }
 
     /// The bytes that the constants take.
     pub(super) fn constant_bytes(&self) -> u64 {
         let bytes = |t: &crate::tensor::Tensor| crate::kernel::program::bytes(t.view()) as u64;
         self.parts.constants.iter().map(|(_, tensor)| bytes(tensor)).sum()
+    }
+}
+
+/// What the file declares as half floats leaves the graph as one of them would, though it is held
+/// as f32.
+fn round_halves(parts: &mut GraphParts, outputs: &[ValueInfoProto]) {
+    let halves = outputs.iter().map(|output| match output.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(TypeValue::Tensor(t)) if matches!(t.elem_type, FLOAT16 | BFLOAT16) => Some(t.elem_type),
+        _ => None,
+    });
+    for (name, half) in parts.outputs.iter_mut().zip(halves) {
+        let Some(half) = half else { continue };
+        let rounded = format!("{name}.rounded");
+        let mut attributes = Attributes::default();
+        attributes.insert("to", Attribute::Int(1));
+        attributes.insert(ROUNDED_TO, Attribute::Int(half.into()));
+        parts.nodes.push(NodeParts {
+            name: rounded.clone(),
+            operator: "Cast".to_owned(),
+            domain: String::new(),
+            version: 13,
+            attributes,
+            inputs: vec![std::mem::replace(name, rounded.clone())],
+            outputs: vec![rounded],
+        });
     }
 }
 

@@ -41,19 +41,8 @@ use crate::tensor::ElementType;
 const SMALL_CONSTANTS: u64 = 16 << 20;
 
 /// Operators that tract has fast code for, and that are in no tabular model.
-const NETWORK_OPERATORS: [&str; 11] = [
-    "Conv",
-    "ConvTranspose",
-    "ConvInteger",
-    "QLinearConv",
-    "QLinearMatMul",
-    "MatMulInteger",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Resize",
-];
+const NETWORK_OPERATORS: [&str; 7] =
+    ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"];
 
 /// The loader of ONNX files.
 pub(crate) fn loader() -> Arc<dyn Loader> {

@@ -7,12 +7,13 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
+use crate::kernel::ROUNDED_TO;
 use crate::kernel::program::NodeParts;
 use crate::load::tract::nan::{leaky_relu, relu};
 
 /// Operators of the default domain that tract computes otherwise than the specification, mostly by
 /// losing a NaN, and that have a kernel of ours.
-const KERNEL_FIRST: [&str; 29] = [
+const KERNEL_FIRST: [&str; 50] = [
     "Relu",
     "Clip",
     "Max",
@@ -42,34 +43,39 @@ const KERNEL_FIRST: [&str; 29] = [
     "RNN",
     "Scan",
     "Einsum",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "ConvInteger",
+    "QLinearConv",
+    "DFT",
+    "STFT",
+    "HannWindow",
+    "HammingWindow",
+    "BlackmanWindow",
+    "MelWeightMatrix",
+    "Attention",
+    "BitShift",
+    "Swish",
+    "SpaceToDepth",
+    "DepthToSpace",
+    "LRN",
+    "InstanceNormalization",
+    "Det",
 ];
 
 /// True where a kernel is to be tried before tract's operator.
 pub(super) fn prefers_kernel(node: &NodeParts) -> bool {
-    node.domain == "ai.onnx.ml" || (node.domain.is_empty() && KERNEL_FIRST.contains(&node.operator.as_str()))
+    let rounds = node.operator == "Cast" && node.attributes.contains(ROUNDED_TO);
+    node.domain == "ai.onnx.ml"
+        || (node.domain.is_empty() && (rounds || KERNEL_FIRST.contains(&node.operator.as_str())))
 }
 
 /// True for operators that tract alone has, and that lose a NaN.
 pub(super) fn loses_nan(node: &NodeParts) -> bool {
     node.domain.is_empty() && matches!(node.operator.as_str(), "MaxPool" | "GlobalMaxPool")
-}
-
-/// What a node says that tract would pass over in silence, and answer something else: attributes
-/// and inputs of newer operator sets than those that it knows.
-pub(super) fn passed_over(node: &NodeParts) -> Option<&'static str> {
-    if !node.domain.is_empty() {
-        return None;
-    }
-    let has = |name: &str| node.attributes.contains(name);
-    let causal = || node.attributes.int("is_causal").is_ok_and(|causal| causal.unwrap_or(0) != 0);
-    let past = || node.inputs.get(4).is_some_and(|name| !name.is_empty());
-    match node.operator.as_str() {
-        "Attention" if has("left_window_size") || has("right_window_size") => Some("a window"),
-        "Attention" if causal() && past() => Some("is_causal and a past"),
-        "SpaceToDepth" if has("mode") => Some("a mode"),
-        "Swish" if has("alpha") => Some("alpha"),
-        _ => None,
-    }
 }
 
 /// The operator in a form that tract runs in place, where there is one that keeps NaN.

@@ -209,18 +209,12 @@ impl Wiring {
             let bounded = Bounded::new(operator, budget, nan::loses_nan(node));
             Ok((Box::new(bounded) as Box<dyn InferenceOp>, captures))
         };
-        if let Some(what) = nan::passed_over(node) {
-            return Err(LoadError::UnsupportedOperator {
-                operator: format!("{} with {what}", node.full_operator()),
-                node: node.name.clone(),
-                hint: String::new(),
-            });
-        }
         if let Some(operator) = nan::in_place(node) {
             return Ok((operator, Vec::new()));
         }
         if let Some(builder) = builder
             && !nan::prefers_kernel(node)
+            && !self.resizes_by_constants(node)
         {
             return of_tract(builder);
         }
@@ -254,6 +248,15 @@ impl Wiring {
                 node.name
             ))),
         }
+    }
+
+    /// True where our kernel can tell the size of the result; where the size is computed from shapes,
+    /// only tract can.
+    fn resizes_by_constants(&self, node: &NodeParts) -> bool {
+        let known = |index: usize| {
+            node.inputs.get(index).is_none_or(|name| name.is_empty() || self.constants.contains_key(name))
+        };
+        matches!(node.operator.as_str(), "Resize" | "Upsample") && node.domain.is_empty() && (1..4).all(known)
     }
 
     /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.
