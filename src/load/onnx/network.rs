@@ -199,7 +199,10 @@ impl Wiring {
     ) -> Result<(Box<dyn InferenceOp>, Vec<String>), LoadError> {
         self.check_sizes(node)?;
         let builder = match node.domain.as_str() {
-            "" | "com.microsoft" => context.framework.op_register.0.get(&node.operator),
+            "" => context.framework.op_register.0.get(&node.operator),
+            // Of the same name as the standard operator, and another one.
+            "com.microsoft" if node.operator == "Attention" => None,
+            "com.microsoft" => context.framework.op_register.0.get(&node.operator),
             _ => None,
         };
         let budget = self.budget;
@@ -216,14 +219,14 @@ impl Wiring {
             && !nan::prefers_kernel(node)
             && !self.resizes_by_constants(node)
         {
-            return of_tract(builder);
+            match of_tract(builder) {
+                Ok(operator) => return Ok(operator),
+                // What tract does not have a form of, a kernel may.
+                Err(refused) if kernel_of(node, &self.given(node)).is_err() => return Err(refused),
+                Err(_) => {}
+            }
         }
-        let inputs: Vec<Option<Option<&Ours>>> = node
-            .inputs
-            .iter()
-            .map(|name| (!name.is_empty()).then(|| self.constants.get(name).map(Arc::as_ref)))
-            .collect();
-        match (kernel_of(node, &inputs), builder) {
+        match (kernel_of(node, &self.given(node)), builder) {
             (Ok(kernel), _) => {
                 for (index, output) in node.outputs.iter().enumerate() {
                     if let Some(labels) = kernel.labels(index) {
@@ -248,6 +251,12 @@ impl Wiring {
                 node.name
             ))),
         }
+    }
+
+    /// The inputs of a node as a kernel is built from them.
+    fn given(&self, node: &NodeParts) -> Vec<Option<Option<&Ours>>> {
+        let value = |name: &String| (!name.is_empty()).then(|| self.constants.get(name).map(Arc::as_ref));
+        node.inputs.iter().map(value).collect()
     }
 
     /// True where our kernel can tell the size of the result; where the size is computed from shapes,

@@ -312,7 +312,64 @@ fn a_call_that_fails_does_not_spoil_the_next() {
 }
 
 #[test]
-fn what_tract_would_pass_over_is_refused() {
-    let model = sketch().node_with("Attention", &["x", "x", "x"], "y", &[("left_window_size", 2)]);
-    assert_eq!(model.load().err().unwrap().to_string(), "unsupported operator Attention with a window");
+fn quantised_levels_are_the_same_in_both_engines() {
+    let quantised = sketch()
+        .constant("half", &Tensor::scalar(0.5_f32))
+        .constant("ten", &Tensor::scalar(10_u8))
+        .constant(
+            "weights",
+            &Tensor::new(&[4, 4], vec![1_i8, 0, 0, 0, 0, 2, 0, 0, 0, 0, -1, 0, 0, 0, 0, 3]).unwrap(),
+        )
+        .node("QuantizeLinear", &["x", "half", "ten"], "levels")
+        .node("MatMulInteger", &["levels", "weights", "ten"], "sums")
+        .node_with("Cast", &["sums"], "b", &[("to", 1)]);
+    for model in [quantised.clone().node("Identity", &["b"], "y"), quantised.through_tract("b")] {
+        let model = model.load().unwrap();
+        // 0.75 lies between two levels, and goes to the even one.
+        assert_eq!(run(&*model, &[[1.0, -0.5, 0.75, -100.0]]), [2.0, -2.0, -2.0, -30.0]);
+    }
+}
+
+#[test]
+fn an_axis_is_resized_by_the_scale_that_the_file_states() {
+    let resized = sketch()
+        .ints("s", &[0, 1, 4])
+        .constant("scales", &Tensor::vector(vec![1.0_f32, 1.0, 0.5]))
+        .node("Reshape", &["x", "s"], "images")
+        .node("Resize", &["images", "", "scales"], "b");
+    for model in [resized.clone().node("Identity", &["b"], "y"), resized.through_tract("b")] {
+        let model = model.load().unwrap();
+        assert_eq!(run(&*model, &[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])[..2], [1.0, 3.0]);
+    }
+}
+
+#[test]
+fn attention_sees_no_further_than_its_window() {
+    let model = sketch().ints("s", &[1, 1, -1, 4]).node("Reshape", &["x", "s"], "q").node_with(
+        "Attention",
+        &["q", "q", "q"],
+        "y",
+        &[("is_causal", 1), ("left_window_size", 0)],
+    );
+    let rows = [[1.0, 2.0, 3.0, 4.0], [-1.0, 0.5, 0.0, 2.0]];
+    assert_eq!(run(&*model.load().unwrap(), &rows), rows.concat());
+}
+
+#[test]
+fn what_leaves_as_a_half_float_is_rounded_to_one() {
+    let mut model = sketch().node("Identity", &["x"], "y");
+    model.graph.output = vec![value("y", 10, None)];
+    let found = run(&*model.load().unwrap(), &[[0.1, 65_600.0, 3e-8, f32::NAN]]);
+    assert_eq!(found[..3], [0.099_975_586, f32::INFINITY, 5.960_464_5e-8]);
+    assert!(found[3].is_nan());
+}
+
+#[test]
+fn weights_beside_the_file_are_wanted_until_they_are_taken_in() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/external_data/model.onnx");
+    let options = LoadOptions::default();
+    let refused = load(std::fs::read(&path).unwrap(), &options).err();
+    assert!(matches!(refused, Some(LoadError::ExternalData { .. })), "{refused:?}");
+    let whole = super::inline_external_data(&path).unwrap();
+    assert!(load(whole, &options).is_ok());
 }
