@@ -279,11 +279,18 @@ struct Roi {
     scale: f64,
 }
 
+/// The most samples along one axis of a bin.
+const MAX_SAMPLES: usize = 256;
+
 fn roi_align(name: &'static str, node: &Node<'_>) -> Built {
     let size = |name: &str, default: i64| -> Result<usize, BuildError> {
         let size = node.attributes.int(name)?.unwrap_or(default);
         usize::try_from(size).map_err(|_| BuildError::invalid(format!("attribute `{name}`: found {size}")))
     };
+    let samples = size("sampling_ratio", 0)?;
+    if samples > MAX_SAMPLES {
+        return Err(BuildError::invalid(format!("attribute `sampling_ratio`: found {samples}")));
+    }
     let default = if node.version < 16 { "output_half_pixel" } else { "half_pixel" };
     let roi = Roi {
         largest: node.attributes.string("mode")?.unwrap_or("avg").eq_ignore_ascii_case("max"),
@@ -291,7 +298,7 @@ fn roi_align(name: &'static str, node: &Node<'_>) -> Built {
             == "half_pixel",
         height: size("output_height", 1)?,
         width: size("output_width", 1)?,
-        samples: size("sampling_ratio", 0)?,
+        samples,
         scale: f64::from(node.attributes.float("spatial_scale")?.unwrap_or(1.0)),
     };
     let facts = move |inputs: &[Option<Fact>]| -> Facts {
@@ -337,8 +344,9 @@ fn align<T: Float>(
         let least = if roi.half_pixel { f64::NEG_INFINITY } else { 1.0 };
         let (span_x, span_y) = ((corner(2) - corner(0)).max(least), (corner(3) - corner(1)).max(least));
         let (bin_y, bin_x) = (span_y / roi.height as f64, span_x / roi.width as f64);
-        let count =
-            |bin: f64| if roi.samples > 0 { roi.samples } else { bin.ceil().clamp(0.0, 4096.0) as usize };
+        let count = |bin: f64| {
+            if roi.samples > 0 { roi.samples } else { bin.ceil().clamp(0.0, MAX_SAMPLES as f64) as usize }
+        };
         let (count_y, count_x) = (count(bin_y), count(bin_x));
         for (channel, to) in to.chunks_exact_mut(area.max(1)).enumerate() {
             let start = (image * channels + channel) * height * width;

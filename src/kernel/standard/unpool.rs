@@ -37,8 +37,8 @@ fn power(name: &'static str, node: &Node<'_>) -> Built {
         let outs: Dims = places.iter().map(|place| place.out).collect();
         let mut dims = Dims::from_slice(&[*batch, *channels]);
         dims.extend(outs.iter().copied());
-        let (plane, positions): (usize, usize) = (sizes.iter().product(), outs.iter().product());
         let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
+        let (plane, positions): (usize, usize) = (sizes.iter().product(), outs.iter().product());
         let blocks = to.chunks_exact_mut(positions.max(1)).zip(values.chunks_exact(plane.max(1)));
         for (to, from) in blocks {
             let mut slots = to.iter_mut();

@@ -50,7 +50,7 @@ impl Place {
     /// Where in the input the element `k` of the window lies at position `out`; `None` in the pads.
     pub(super) fn source(&self, out: usize, k: usize) -> Option<usize> {
         let at = (out * self.stride + k * self.dilation)
-            .checked_add_signed(isize::try_from(-self.before).ok()?)?;
+            .checked_add_signed(isize::try_from(self.before.checked_neg()?).ok()?)?;
         (at < self.size).then_some(at)
     }
 }
@@ -98,7 +98,7 @@ impl Window {
         let kernel = *kernel.get(axis)?;
         let stride = self.strides.get(axis).copied().unwrap_or(1);
         let dilation = self.dilations.get(axis).copied().unwrap_or(1);
-        let span = i64::try_from((kernel - 1).checked_mul(dilation)?.checked_add(1)?).ok()?;
+        let span = i64::try_from(kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?).ok()?;
         let (size_, stride_) = (i64::try_from(size).ok()?, i64::try_from(stride).ok()?);
         let (before, out) = match self.auto_pad {
             AutoPad::SameUpper | AutoPad::SameLower => {

@@ -215,6 +215,11 @@ impl Resize {
             });
         }
         let to: Dims = dims.iter().zip(&plan).map(|(d, p)| p.as_ref().map_or(*d, |p| p.out)).collect();
+        // Before anything is made that is as long as an axis.
+        let needed = to.iter().try_fold(4_u64, |n, d| n.checked_mul(*d as u64)).unwrap_or(u64::MAX);
+        if needed > cx.max_tensor_bytes {
+            return Err(RunError::OverBudget { needed });
+        }
         let lanes: SmallVec<[Option<Vec<Lane>>; 8]> = plan
             .iter()
             .map(|axis| axis.as_ref().map(|a| self.rule.lanes(a.size, a.out, a.scale, a.roi)))
