@@ -216,14 +216,19 @@ impl Resize {
         }
         let to: Dims = dims.iter().zip(&plan).map(|(d, p)| p.as_ref().map_or(*d, |p| p.out)).collect();
         // Before anything is made that is as long as an axis.
-        let needed = to.iter().try_fold(4_u64, |n, d| n.checked_mul(*d as u64)).unwrap_or(u64::MAX);
+        let longest = to.iter().max().copied().unwrap_or(0) as u64;
+        let product = to.iter().try_fold(4_u64, |n, d| n.checked_mul(*d as u64)).unwrap_or(u64::MAX);
+        let needed = product.max(longest.saturating_mul(size_of::<Lane>() as u64));
         if needed > cx.max_tensor_bytes {
             return Err(RunError::OverBudget { needed });
         }
         let lanes: SmallVec<[Option<Vec<Lane>>; 8]> = plan
             .iter()
-            .map(|axis| axis.as_ref().map(|a| self.rule.lanes(a.size, a.out, a.scale, a.roi)))
-            .map(|lanes| lanes.filter(|lanes| !weights::is_identity(lanes)))
+            .map(|axis| {
+                let axis = axis.as_ref()?;
+                let lanes = self.rule.lanes(axis.size, axis.out, axis.scale, axis.roi);
+                (!weights::is_identity(&lanes, axis.size)).then_some(lanes)
+            })
             .collect();
         if self.rule.filter == Filter::Nearest {
             any_type!(input, v => pick(args, v, dims, &to, &lanes, self.extrapolation, outputs, cx))

@@ -51,11 +51,12 @@ pub(super) struct Lane {
     pub(super) outside: bool,
 }
 
-/// True where the lanes are the elements as they are.
-pub(super) fn is_identity(lanes: &[Lane]) -> bool {
-    lanes.iter().enumerate().all(|(i, lane)| {
-        !lane.outside && matches!(lane.taps.as_slice(), [(at, weight)] if *at == i && *weight == 1.0)
-    })
+/// True where the lanes are the elements of an axis of this size as they are.
+pub(super) fn is_identity(lanes: &[Lane], size: usize) -> bool {
+    lanes.len() == size
+        && lanes.iter().enumerate().all(|(i, lane)| {
+            !lane.outside && matches!(lane.taps.as_slice(), [(at, weight)] if *at == i && *weight == 1.0)
+        })
 }
 
 impl Rule {
@@ -123,7 +124,7 @@ impl Rule {
             Filter::Cubic => (2.0 / shrink, &|d: f64| cubic((d * shrink).abs(), self.cubic_a)),
         };
         let mut taps: SmallVec<[(usize, f64); 4]> = SmallVec::new();
-        let excludes = self.excludes_outside || self.antialias;
+        let excludes = self.excludes_outside;
         let mut total = 0.0;
         let (from, to) = ((x - reach).floor() as i64, (x + reach).ceil() as i64);
         for i in from..=to {
@@ -139,7 +140,8 @@ impl Rule {
                 None => taps.push((place, weight)),
             }
         }
-        if excludes && total != 0.0 {
+        // A widened filter is sampled, and its samples do not add up to one by themselves.
+        if (excludes || self.antialias) && total != 0.0 {
             taps.iter_mut().for_each(|(_, weight)| *weight /= total);
         }
         Lane { taps, outside }
@@ -229,7 +231,7 @@ mod tests {
         let lanes = rule(Filter::Nearest, Coordinates::Asymmetric).lanes(3, 6, 2.0, (0.0, 1.0));
         let places: Vec<usize> = lanes.iter().map(|lane| lane.taps[0].0).collect();
         assert_eq!(places, [0, 0, 1, 1, 2, 2]);
-        assert!(is_identity(&rule(Filter::Cubic, Coordinates::HalfPixel).lanes(5, 5, 1.0, (0.0, 1.0))));
+        assert!(is_identity(&rule(Filter::Cubic, Coordinates::HalfPixel).lanes(5, 5, 1.0, (0.0, 1.0)), 5));
     }
 
     #[test]
