@@ -7,7 +7,7 @@ use super::order::{capture, order};
 use super::slots::Layout;
 use super::{GraphParts, NodeParts, Program, ProgramError, bytes};
 use crate::kernel::standard::matmul;
-use crate::kernel::{self, Fact, FactDim, Kernel, Node, RunContext};
+use crate::kernel::{self, Fact, FactDim, Kernel, Node, ROUNDED_TO, RunContext};
 use crate::signature::Labels;
 use crate::tensor::{ElementType, Tensor};
 
@@ -305,7 +305,9 @@ impl Draft {
             "Dropout" if node.is("Dropout") => {
                 node.outputs.get(1).is_none_or(String::is_empty) && inputs.len() < 3
             }
-            "Cast" if node.is("Cast") => before?.element == after?.element,
+            "Cast" if node.is("Cast") => {
+                before?.element == after?.element && !node.attributes.contains(ROUNDED_TO)
+            }
             // Where the facts say that the width is right there is nothing left to check.
             "ZipMap" if node.domain == "ai.onnx.ml" => before == after && fixed(before?),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" if node.domain.is_empty() => {
