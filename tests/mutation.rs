@@ -26,8 +26,10 @@ const ADDRESS_SPACE: u64 = 6 << 30;
 const MEMORY_BUDGET: u64 = 256 << 20;
 /// Larger files only make the same mistakes more slowly.
 const MAX_FILE: usize = 100_000;
-/// Set in a child: the numbers of the files that it is to try, `from..to`.
+/// Set in a child: the numbers of the files that it is to try, `from..to`, or [`HOSTILE`].
 const RANGE: &str = "MODELSWAP_MUTANTS";
+/// Has a child try the files that were made by hand.
+const HOSTILE: &str = "hostile";
 
 #[test]
 fn damaged_files_are_refused_and_nothing_else_happens() {
@@ -36,7 +38,9 @@ fn damaged_files_are_refused_and_nothing_else_happens() {
     let each = all.div_ceil(workers);
     let tallies: Vec<Result<Tally, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
-            .map(|worker| scope.spawn(move || watch(worker * each..((worker + 1) * each).min(all))))
+            .map(|worker| {
+                scope.spawn(move || watch(format!("{}..{}", worker * each, ((worker + 1) * each).min(all))))
+            })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -48,23 +52,43 @@ fn damaged_files_are_refused_and_nothing_else_happens() {
     assert!(loaded > all / 100, "only {loaded} of {all} loaded: nothing behind the first check was tried");
 }
 
+/// Each of them asks for something without end: a tensor of 2^36 elements, a sum of itself, a tree that
+/// comes back to its root.
+#[test]
+fn hostile_files_are_refused_and_nothing_else_happens() {
+    let all = hostile().len() as u64;
+    assert!(all > 80, "{all} files");
+    let tally = watch(HOSTILE.to_owned()).unwrap();
+    assert_eq!((tally.refused, tally.loaded), (all, 0));
+}
+
 /// What the children run; does nothing where it is not one.
 #[test]
 fn try_the_files_of_a_child() {
     let Some(range) = std::env::var(RANGE).ok() else { return };
-    let (from, to) = range.split_once("..").unwrap();
     let limit = rustix::process::Rlimit { current: Some(ADDRESS_SPACE), maximum: Some(ADDRESS_SPACE) };
     rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
     // Caught panics are allowed; their backtraces would drown the rest.
     std::panic::set_hook(Box::new(|_| {}));
-    let sources = sources();
     let mut out = std::io::stdout();
+    if range == HOSTILE {
+        for path in hostile() {
+            writeln!(out, "try {}", path.display()).unwrap();
+            out.flush().unwrap();
+            let outcome = attempt(std::fs::read(&path).unwrap(), None);
+            writeln!(out, "{} {}", if outcome { "loaded" } else { "refused" }, path.display()).unwrap();
+        }
+        writeln!(out, "end").unwrap();
+        return;
+    }
+    let sources = sources();
+    let (from, to) = range.split_once("..").unwrap();
     for number in from.parse().unwrap()..to.parse().unwrap() {
         let source = &sources[usize::try_from(number % sources.len() as u64).unwrap()];
         let (bytes, what) = mutant(number, source, &sources);
         writeln!(out, "try {number} {} {what}", source.name).unwrap();
         out.flush().unwrap();
-        let outcome = attempt(bytes, source.format);
+        let outcome = attempt(bytes, Some(source.format));
         writeln!(out, "{} {number}", if outcome { "loaded" } else { "refused" }).unwrap();
     }
     writeln!(out, "end").unwrap();
@@ -78,10 +102,10 @@ struct Tally {
 }
 
 /// Runs a child over these files, and says what ended it.
-fn watch(range: std::ops::Range<u64>) -> Result<Tally, String> {
+fn watch(range: String) -> Result<Tally, String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "try_the_files_of_a_child", "--nocapture", "--test-threads", "1"])
-        .env(RANGE, format!("{}..{}", range.start, range.end))
+        .env(RANGE, range)
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -133,15 +157,16 @@ fn watch(range: std::ops::Range<u64>) -> Result<Tally, String> {
 }
 
 /// Loads the bytes as a subscriber would, and scores two rows with what loads.
-fn attempt(bytes: Vec<u8>, format: &str) -> bool {
+fn attempt(bytes: Vec<u8>, format: Option<&str>) -> bool {
     let mut options = LoadOptions::default();
     options.memory_budget = MEMORY_BUDGET;
     let payload = Payload::from(bytes);
     let formats = Formats::default();
-    let Ok(loader) = formats.choose(None, &payload).or_else(|_| formats.choose(Some(format), &payload))
-    else {
-        return false;
-    };
+    let loader = formats.choose(None, &payload).or_else(|error| match format {
+        Some(format) => formats.choose(Some(format), &payload),
+        None => Err(error),
+    });
+    let Ok(loader) = loader else { return false };
     let Ok(model) = loader.load(payload, &options) else { return false };
     for rows in [1, 2] {
         run(&*model, rows);
@@ -179,6 +204,14 @@ fn run(model: &dyn Model, rows: usize) {
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
     let mut outputs = vec![Tensor::default(); model.signature().outputs().len()];
     drop(model.run(&views, &mut outputs));
+}
+
+/// The files that were made by hand to do harm.
+fn hostile() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
 }
 
 /// A file that is to be damaged.

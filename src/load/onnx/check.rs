@@ -14,6 +14,8 @@ use crate::tensor::{ElementType, MAX_RANK};
 const MAX_NODES: usize = 20_000;
 /// How deep graphs may be nested in attributes.
 const MAX_DEPTH: usize = 8;
+/// The most factors of a product over named axes: the ways to compute one grow without bound.
+const MAX_FACTORS: usize = 4;
 /// The largest dimension that a file may fix for an input.
 const MAX_DIMENSION: i64 = 1 << 31;
 
@@ -105,6 +107,13 @@ fn check_node(
 ) -> Result<(), LoadError> {
     if node.op_type.is_empty() {
         return Err(malformed(format!("{} has no operator", describe(node))));
+    }
+    if node.op_type == "Einsum" && node.input.len() > MAX_FACTORS {
+        return Err(malformed(format!(
+            "{} has {} factors, at most {MAX_FACTORS} are taken",
+            describe(node),
+            node.input.len()
+        )));
     }
     let mut names = HashSet::new();
     for attribute in &node.attribute {

@@ -60,6 +60,7 @@ impl Network {
             outlets: HashMap::new(),
             constants: HashMap::new(),
             labels: HashMap::new(),
+            degrees: HashMap::new(),
             budget: options.memory_budget,
         };
         for input in inputs {
@@ -110,6 +111,8 @@ struct Wiring {
     /// The small constants of the file, for kernels that are built from them.
     constants: HashMap<String, Arc<Ours>>,
     labels: HashMap<String, Labels>,
+    /// Of the tensors that are computed from sizes, the highest power of one.
+    degrees: HashMap<String, u32>,
     budget: u64,
 }
 
@@ -117,6 +120,10 @@ struct Wiring {
 const MAX_AHEAD: u64 = 16 << 20;
 /// The most nodes of a graph for tract: what it does with one takes more than linear time.
 const MAX_NODES: usize = 6_000;
+/// The most inputs of a node for tract.
+const MAX_INPUTS: usize = 1_000;
+/// The highest power of a size that a graph may compute: tract multiplies such sums out.
+const MAX_DEGREE: u32 = 16;
 /// Up to this many elements a constant is kept for the kernels beside tract's copy.
 const KEPT_ELEMENTS: usize = 4096;
 
@@ -139,6 +146,14 @@ impl Wiring {
     }
 
     fn node(&mut self, node: &NodeParts, context: &ParsingContext<'_>) -> Result<(), LoadError> {
+        if node.inputs.len() > MAX_INPUTS {
+            return Err(super::check::malformed(format!(
+                "{} has {} inputs, in a graph that needs tract at most {MAX_INPUTS} are taken",
+                title(node),
+                node.inputs.len()
+            )));
+        }
+        self.check_degree(node)?;
         if self.computed_ahead(node)? {
             return Ok(());
         }
@@ -266,6 +281,32 @@ impl Wiring {
             node.inputs.get(index).is_none_or(|name| name.is_empty() || self.constants.contains_key(name))
         };
         matches!(node.operator.as_str(), "Resize" | "Upsample") && node.domain.is_empty() && (1..4).all(known)
+    }
+
+    /// Follows the sizes that the graph computes with, as polynomials of the sizes of its inputs.
+    fn check_degree(&mut self, node: &NodeParts) -> Result<(), LoadError> {
+        let of = |name: &String| self.degrees.get(name).copied().unwrap_or(0);
+        let all = || node.inputs.iter().map(of);
+        let degree = match node.operator.as_str() {
+            "Shape" | "Size" => 1,
+            "Mul" => all().fold(0, u32::saturating_add),
+            "Add" | "Sub" | "Div" | "Concat" | "Max" | "Min" | "Mod" | "Where" => all().max().unwrap_or(0),
+            "ReduceProd" => all().next().unwrap_or(0).saturating_mul(8),
+            "Gather" | "Slice" | "Cast" | "Unsqueeze" | "Squeeze" | "Identity" | "Reshape" | "Transpose" => {
+                all().next().unwrap_or(0)
+            }
+            _ => 0,
+        };
+        if degree > MAX_DEGREE {
+            return Err(super::check::malformed(format!(
+                "{} computes with a size to the power of {degree}, at most {MAX_DEGREE} is taken",
+                title(node)
+            )));
+        }
+        if degree > 0 {
+            self.degrees.extend(node.outputs.iter().map(|name| (name.clone(), degree)));
+        }
+        Ok(())
     }
 
     /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.

@@ -33,7 +33,12 @@ impl Files for Directory {
     fn read(&self, path: &str) -> Result<Option<Bytes>, LoadError> {
         let clean = inner_path(Path::new(path))
             .ok_or_else(|| malformed(format!("`{path}` is a path outside the model's folder")))?;
-        match std::fs::read(self.root.join(clean)) {
+        let path_of_file = self.root.join(clean);
+        // A device or a pipe has no end.
+        if std::fs::metadata(&path_of_file).is_ok_and(|found| !found.is_file()) {
+            return Err(malformed(format!("`{path}` is not a file")));
+        }
+        match std::fs::read(path_of_file) {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(malformed(format!("cannot read `{path}`: {e}"))),

@@ -13,7 +13,7 @@ use crate::load::{LoadError, LoadOptions, Model};
 use crate::signature::{Dim, TensorSpec};
 
 /// The most operators that are stated to tract, whose own work grows faster than their number.
-const MAX_OPERATORS: usize = 1 << 15;
+const MAX_OPERATORS: usize = 8_000;
 
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {

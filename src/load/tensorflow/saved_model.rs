@@ -81,7 +81,7 @@ fn choose_graph(saved: SavedModel) -> Result<MetaGraphDef, LoadError> {
         None => Err(malformed(format!(
             "none of the {} graphs of the SavedModel is tagged `{SERVE}`; tags: {}",
             graphs.len(),
-            graphs.iter().map(|m| tags(m).join("+")).collect::<Vec<_>>().join(", ")
+            graphs.iter().take(16).map(|m| tags(m).join("+")).collect::<Vec<_>>().join(", ")
         ))),
     }
 }
