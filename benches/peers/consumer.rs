@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use modelswap::{Scorer, TensorView};
+use modelswap::{Rows, Scorer};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -17,6 +17,8 @@ use crate::turns::{Figure, quantile};
 use crate::{broker, table};
 
 const EVENTS: usize = 200_000;
+/// The events that are scored together; they divide [`EVENTS`].
+const POLL: usize = 32;
 const TURNS: usize = 7;
 const LONGEST: Duration = Duration::from_mins(2);
 
@@ -29,18 +31,12 @@ pub(crate) fn consumer() -> Vec<Figure> {
     let scores = format!("bench-scores-{}", std::process::id());
     create(&[&events, &scores]);
     fill(&events, &work);
-    let width = work.width();
-    let mut out = vec![0.0_f32; work.scores().0];
+    let (width, columns) = (work.width(), work.scores().0);
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..=TURNS {
-        rates[0].push(consume(&events, &scores, |payload| payload[..8].to_vec()));
-        rates[1].push(consume(&events, &scores, |payload| {
-            let mut row = [0.0_f32; 30];
-            for (value, bytes) in row.iter_mut().zip(payload.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-            served.scorer.predict_into(&TensorView::new(&[1, width], &row).unwrap(), &mut out).unwrap();
-            out.iter().flat_map(|v| v.to_le_bytes()).collect()
+        rates[0].push(consume(&events, &scores, columns, |_, _| {}));
+        rates[1].push(consume(&events, &scores, columns, |rows, scores| {
+            served.scorer.predict_into(&Rows::new(rows, width).unwrap(), scores).unwrap();
         }));
     }
     let names = ["without scoring", "with scoring"];
@@ -67,21 +63,35 @@ pub(crate) fn consumer() -> Vec<Figure> {
     figures
 }
 
-/// Reads all events, makes an answer of each, produces it, and tells the events a second.
-fn consume(events: &str, scores: &str, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> f64 {
-    let consumer: BaseConsumer = config().set("group.id", "bench").create().unwrap();
+/// Reads all events, scores those of each poll together, produces an answer for each, and tells the
+/// events a second.
+fn consume(events: &str, topic: &str, columns: usize, score: impl Fn(&[f32], &mut [f32])) -> f64 {
+    // By default the client stops fetching for a second whenever 100,000 events wait, so that of two
+    // consumers the slower one would sleep, and not work, for most of its time.
+    let consumer: BaseConsumer =
+        config().set("group.id", "bench").set("fetch.queue.backoff.ms", "5").create().unwrap();
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(events, 0, Offset::Beginning).unwrap();
     consumer.assign(&assignment).unwrap();
     let producer = producer();
     let mut start = None;
     let mut read = 0;
+    let (mut rows, mut scores) = (Vec::new(), vec![0.0; POLL * columns]);
     while read < EVENTS {
-        let message = consumer.poll(LONGEST).expect("an event").unwrap();
-        // Connecting is no part of it.
-        start.get_or_insert_with(Instant::now);
-        produce(&producer, scores, &answer(message.payload().unwrap_or_default()));
-        read += 1;
+        rows.clear();
+        for _ in 0..POLL {
+            let message = consumer.poll(LONGEST).expect("an event").unwrap();
+            // Connecting is no part of it.
+            start.get_or_insert_with(Instant::now);
+            let values = message.payload().unwrap_or_default().as_chunks::<4>().0;
+            rows.extend(values.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        score(&rows, &mut scores);
+        for answer in scores.chunks_exact(columns) {
+            let bytes: Vec<u8> = answer.iter().flat_map(|value| value.to_le_bytes()).collect();
+            produce(&producer, topic, &bytes);
+        }
+        read += POLL;
     }
     producer.flush(LONGEST).unwrap();
     EVENTS as f64 / start.map_or(f64::NAN, |s| s.elapsed().as_secs_f64())
