@@ -3,13 +3,14 @@
 //!
 //! Exit status: 0 all samples agree, 1 a value differs, 2 the model is refused.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use modelswap::load::{Formats, LoadError, LoadOptions, Model, Payload, Samples, compare};
+use modelswap::load::{Formats, LoadError, LoadOptions, Model, Payload, Samples, compare, warm_up};
 use modelswap::{Dim, ElementType, Signature, Tensor, TensorView};
 use serde_json::{Value, json};
 
@@ -99,19 +100,23 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
     let payload = read(&arguments.model, &options)?;
     let mut started = Instant::now();
     let formats = Formats::default();
-    let loader = formats.choose(arguments.format.as_deref(), &payload).map_err(|e| e.to_string())?;
-    let model = match loader.load(payload, &options) {
-        Ok(model) => model,
-        Err(LoadError::ExternalData { .. }) => {
+    let stated = arguments.format.as_deref();
+    let format = formats.choose(stated, &payload).map_err(|e| e.to_string())?.format().to_owned();
+    let model = match formats.load(stated, payload, &options) {
+        Err(LoadError::ExternalData { .. }) if arguments.model.is_file() => {
             let whole = with_external_data(&arguments.model)?;
             started = Instant::now();
-            loader.load(whole, &options).map_err(|e| e.to_string())?
+            formats.load(stated, whole, &options)
         }
-        Err(error) => return Err(error.to_string()),
+        loaded => loaded,
     };
+    let model = model.map_err(|e| e.to_string())?;
     let load = started.elapsed();
     let peak = peak_bytes().zip(before).map(|(peak, before)| peak.saturating_sub(before));
 
+    if arguments.samples.is_empty() {
+        warm_up(&*model).map_err(|e| e.to_string())?;
+    }
     let mut samples = Vec::new();
     let mut first_row = None;
     for path in &arguments.samples {
@@ -124,7 +129,7 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
     }
     let row = first_row.or_else(|| neutral_row(model.signature()));
     Ok(Report {
-        format: loader.format().to_owned(),
+        format,
         engine: model.engine(),
         signature: model.signature().clone(),
         load,
@@ -208,8 +213,8 @@ fn differences(model: &dyn Model, samples: &Samples, arguments: &Arguments) -> V
     }
     let inputs: Vec<TensorView<'_>> = samples.inputs().iter().map(|(_, tensor)| tensor.view()).collect();
     let mut outputs = vec![Tensor::default(); signature.outputs().len()];
-    if let Err(error) = model.run(&inputs, &mut outputs) {
-        return vec![(String::new(), error.to_string())];
+    if let Err(reason) = run(model, &inputs, &mut outputs) {
+        return vec![(String::new(), reason)];
     }
     let found = |name: &str| {
         let index = signature.outputs().iter().position(|spec| **spec.name() == *name)?;
@@ -266,11 +271,19 @@ fn latency(model: &dyn Model, row: &[Tensor]) -> Result<Duration, String> {
     let started = Instant::now();
     while times.is_empty() || (started.elapsed() < Duration::from_millis(200) && times.len() < 10_000) {
         let call = Instant::now();
-        model.run(&inputs, &mut outputs).map_err(|e| e.to_string())?;
+        run(model, &inputs, &mut outputs)?;
         times.push(call.elapsed());
     }
     times.sort_unstable();
     Ok(times.get(times.len() / 2).copied().unwrap_or_default())
+}
+
+/// Runs the model; a panic in it is an error, as it is to a subscriber.
+fn run(model: &dyn Model, inputs: &[TensorView<'_>], outputs: &mut [Tensor]) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(|| model.run(inputs, outputs))) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the model panicked".to_owned()),
+    }
 }
 
 fn print_text(report: &Report) {

@@ -13,13 +13,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use modelswap::publish::{Listing, Progress, PublishOptions, PublishedState, Publisher, Step};
-use modelswap::topic::{KafkaTopic, TopicSettings};
-use modelswap::{Interface, Release};
+use modelswap::topic::{KafkaTopic, TopicError, TopicSettings};
+use modelswap::{ErrorKind, Interface, Release};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Publishes a model to a Kafka topic, or manages what is published there.
 #[derive(Parser)]
@@ -110,6 +112,9 @@ enum Command {
     },
 }
 
+/// What a shell reports of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     match run(Cli::parse()) {
@@ -122,7 +127,8 @@ fn main() -> ExitCode {
                 source = error.source();
             }
             eprintln!("error: {text}");
-            ExitCode::FAILURE
+            let kind = error.downcast_ref::<modelswap::Error>().map(modelswap::Error::kind);
+            if kind == Some(ErrorKind::Cancelled) { INTERRUPTED.into() } else { ExitCode::FAILURE }
         }
     }
 }
@@ -130,7 +136,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let topic = cli.connection.topic();
     topic.check()?;
-    let publisher = Publisher::new(Arc::new(topic.clone()));
+    let stop = stop_on_signal()?;
+    let publisher = Publisher::new(Arc::new(topic.clone())).stop_when(move || stop.load(Ordering::Relaxed));
     match (cli.command, cli.publish) {
         (Some(Command::List), _) => publisher.list()?.iter().for_each(print_listing),
         (Some(Command::Rollback { model, version }), _) => {
@@ -150,12 +157,39 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             println!("created topic {}", cli.connection.topic);
         }
         (None, Some(args)) => {
-            warn_of_problems(&topic);
+            warn_of_problems(&topic)?;
             publish(publisher, args)?;
         }
         (None, None) => return Err("expected MODEL FILE or a subcommand; see --help".into()),
     }
     Ok(())
+}
+
+/// True after the first SIGINT or SIGTERM, so that no transaction stays open; the second one ends the
+/// program.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut terminate = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+                if told.swap(true, Ordering::Relaxed) {
+                    std::process::exit(INTERRUPTED.into());
+                }
+                eprintln!("stopping; once more to stop at once");
+            }
+        });
+    });
+    Ok(stop)
 }
 
 fn publish(publisher: Publisher, args: PublishArgs) -> Result<(), Box<dyn Error>> {
@@ -198,11 +232,15 @@ fn samples(path: &Path) -> Result<serde_json::Value, Box<dyn Error>> {
     Ok(serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))?)
 }
 
-/// A topic that loses models is worth a word; a broker that does not tell is no reason to stop.
-fn warn_of_problems(topic: &KafkaTopic) {
-    for problem in topic.describe().map(|d| d.problems()).unwrap_or_default() {
-        eprintln!("warning: {problem}");
+/// A topic that loses models is worth a word; a broker that does not tell is no reason to stop, one
+/// that does not answer is.
+fn warn_of_problems(topic: &KafkaTopic) -> Result<(), TopicError> {
+    match topic.describe() {
+        Ok(description) => description.problems().iter().for_each(|p| eprintln!("warning: {p}")),
+        Err(error @ (TopicError::Unavailable { .. } | TopicError::Missing { .. })) => return Err(error),
+        Err(_) => {}
     }
+    Ok(())
 }
 
 fn show(bar: &ProgressBar, progress: Progress) {

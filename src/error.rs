@@ -35,6 +35,9 @@ pub enum ErrorKind {
     Timeout,
     /// Nothing: the handle was shut down.
     Closed,
+    /// Nothing: it was asked to stop, see
+    /// [`Publisher::stop_when`](crate::publish::Publisher::stop_when).
+    Cancelled,
 }
 
 impl Error {

@@ -32,7 +32,7 @@ pub(crate) struct Live {
 pub(crate) enum Step {
     /// Nothing: what should be live is live, or there is nothing that could be.
     Keep,
-    /// Take the live version away.
+    /// Take the live version away, where there is one.
     Withdraw,
     /// Load this release and make it live.
     Load(Box<Release>),
@@ -50,7 +50,7 @@ pub(crate) fn next_step(
 ) -> Step {
     let Some(newest) = model.newest() else { return Step::Keep };
     if matches!(newest.said, Ok(Announcement::Withdrawn)) {
-        return if live.is_some() { Step::Withdraw } else { Step::Keep };
+        return Step::Withdraw;
     }
     for candidate in candidates(model) {
         let id = ReleaseId::from(&candidate);
@@ -231,7 +231,7 @@ mod tests {
         topic.put(2, None);
         assert_eq!(topic.step(), Step::Withdraw);
         topic.live = None;
-        assert_eq!(topic.step(), Step::Keep);
+        assert_eq!(topic.step(), Step::Withdraw);
         topic.last = None;
         topic.release(3);
         assert_eq!(topic.loads().as_deref(), Some("v3"));

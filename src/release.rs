@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// The longest name of a model, in bytes.
@@ -203,11 +203,11 @@ impl Artifact {
 #[non_exhaustive]
 pub struct Interface {
     /// The inputs by name; empty for those that the file declares.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     pub inputs: Vec<String>,
     /// The outputs by name, in the order in which they are wanted; empty for those that the file
     /// declares.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     pub outputs: Vec<String>,
     /// The signature of a SavedModel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,10 +249,10 @@ pub struct Previous {
     /// Its version.
     pub version: String,
     /// Its sequence number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     pub sequence: u64,
     /// When it was published, in milliseconds since 1970 in UTC.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     pub time_ms: i64,
     /// Its file.
     pub artifact: Artifact,
@@ -262,6 +262,15 @@ pub struct Previous {
     /// Where its record stood.
     #[serde(flatten)]
     pub position: Position,
+}
+
+/// Many languages write an optional field that is not there as null.
+pub(crate) fn null_is_none<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Release {

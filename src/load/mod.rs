@@ -38,6 +38,8 @@ pub use samples::{Difference, Samples, SamplesError, compare};
 #[cfg(feature = "tensorflow")]
 pub use tensorflow::{freeze_saved_model, pack_saved_model};
 
+pub use crate::verify::warm_up;
+
 /// Makes models of one format.
 ///
 /// Register one with `Subscription::loader` to let a subscriber take a format of your own;
@@ -190,6 +192,19 @@ impl Formats {
             known: self.names().collect::<Vec<_>>().join(", "),
         })
     }
+
+    /// Loads a model as a subscriber does: with the loader that [`Formats::choose`] gives.
+    ///
+    /// # Errors
+    /// Any [`LoadError`]; a panic of the loader is [`LoadError::Panicked`].
+    pub fn load(
+        &self,
+        stated: Option<&str>,
+        payload: Payload,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        caught(|| Arc::clone(self.choose(stated, &payload)?).load(payload, options))
+    }
 }
 
 impl Default for Formats {
@@ -272,8 +287,9 @@ pub enum LoadError {
         budget: u64,
     },
     /// The file refers to tensors outside itself.
-    #[error("tensor `{tensor}` lies outside the file, in `{location}`{}",
-        if *escapes { ", a path outside the model's folder" } else { "" })]
+    #[error("tensor `{tensor}` lies outside the file, in `{location}`{}{}{}",
+        if *escapes { ", a path outside the model's folder" } else { "" },
+        if problem.is_some() { ": " } else { "" }, problem.as_deref().unwrap_or_default())]
     ExternalData {
         /// The tensor.
         tensor: String,
@@ -281,6 +297,8 @@ pub enum LoadError {
         location: String,
         /// True where that path leads out of the model's folder.
         escapes: bool,
+        /// Why it could not be taken in from there, where that was tried.
+        problem: Option<String>,
     },
     /// The engine refused the model.
     #[error("{0}")]

@@ -56,6 +56,7 @@ pub struct Publisher {
     formats: Formats,
     memory_budget: u64,
     progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    stop: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Publisher {
@@ -68,7 +69,7 @@ impl Publisher {
     /// A publisher to any topic.
     #[must_use]
     pub fn new(topic: Arc<dyn Topic>) -> Self {
-        Self { topic, formats: Formats::default(), memory_budget: 4 << 30, progress: None }
+        Self { topic, formats: Formats::default(), memory_budget: 4 << 30, progress: None, stop: None }
     }
 
     /// Adds a format of your own, to check models with.
@@ -92,6 +93,18 @@ impl Publisher {
         self
     }
 
+    /// Stops a publish, rollback or withdrawal when this becomes true: for a signal handler.
+    ///
+    /// It is asked at every step and chunk up to the release document, and the open transaction is
+    /// then aborted, so that no reader has to wait for the broker to give it up. The error is
+    /// [`ErrorKind::Cancelled`], and nothing that a reader would act on has changed. Once the release
+    /// is out, it only keeps old chunks from being removed; the next publisher of the model does that.
+    #[must_use]
+    pub fn stop_when(mut self, call: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.stop = Some(Box::new(call));
+        self
+    }
+
     /// Publishes a model file as the new release of `model`.
     ///
     /// An ONNX file whose weights lie in another file beside it is published with them in it; the
@@ -105,6 +118,7 @@ impl Publisher {
     /// * [`ErrorKind::Rejected`]: the model is refused, with the reason that a subscriber would give.
     /// * [`ErrorKind::Config`]: a name, version or file that cannot be published.
     /// * [`ErrorKind::Fenced`]: another publisher of this model took over in the meantime.
+    /// * [`ErrorKind::Cancelled`]: see [`Publisher::stop_when`].
     /// * the kinds of a topic that cannot be reached or written.
     pub fn publish(
         &self,
@@ -120,7 +134,7 @@ impl Publisher {
         release.labels = options.labels;
         release.samples = options.samples;
         session::encode(&release)?;
-        self.step(Step::Check, 0, release.artifact.bytes);
+        self.step(Step::Check, 0, release.artifact.bytes)?;
         if let Err(refused) = preflight::check(&release, file.payload()?, &self.formats, self.memory_budget) {
             // An ONNX file with its weights beside it is the one thing that can be helped.
             let Some(whole) = file.with_external_data(&release.artifact)? else { return Err(refused) };
@@ -201,9 +215,14 @@ impl Publisher {
         Ok(listings.collect())
     }
 
-    fn step(&self, step: Step, done: u64, total: u64) {
+    /// Tells how far it is, where it is to go on at all.
+    fn step(&self, step: Step, done: u64, total: u64) -> Result<(), Error> {
         if let Some(call) = &self.progress {
             call(Progress { step, done, total });
+        }
+        match &self.stop {
+            Some(stop) if stop() => Err(Error::new(ErrorKind::Cancelled, "stopped as asked")),
+            _ => Ok(()),
         }
     }
 }

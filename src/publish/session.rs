@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
                     sent += chunk.len() as u64;
                     let key = chunk_key(&session.model, artifact.sha256, index);
                     session.writer.send(session.home, key.as_bytes(), Some(chunk), &[])?;
-                    session.publisher.step(Step::Upload, sent, artifact.bytes);
+                    session.publisher.step(Step::Upload, sent, artifact.bytes)?;
                 }
                 Ok(())
             })?;
@@ -92,7 +92,7 @@ impl<'a> Session<'a> {
 
     /// Writes the release, then removes what neither it nor those it names need.
     pub(super) fn commit(&mut self, mut release: Release, keep: usize) -> Result<Release, Error> {
-        self.publisher.step(Step::Commit, 0, 0);
+        self.publisher.step(Step::Commit, 0, 0)?;
         let fallbacks = self.history.fallbacks(&release, keep);
         let mut named = fallbacks.iter().map(Release::as_previous);
         release.previous = named.next();
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
     /// mark for that: it may lie before another model's open transaction, and behind that a
     /// release of this one. So a record of our own is, in each partition.
     fn scan(&mut self) -> Result<(), Error> {
-        self.publisher.step(Step::Scan, 0, 0);
+        self.publisher.step(Step::Scan, 0, 0)?;
         let partitions = self.writer.partitions()?;
         self.home = partition_of(self.model.as_str().as_bytes(), partitions);
         let key = barrier_key(&self.model);
@@ -199,17 +199,20 @@ impl<'a> Session<'a> {
         })?;
         let mut ahead: BTreeMap<i32, i64> = self.barriers.iter().map(|b| (b.partition, b.offset)).collect();
         let mut bytes = 0_u64;
+        let mut stopped = Ok(());
         let (publisher, history) = (self.publisher, &mut self.history);
         read(&*publisher.topic, &mut |event| {
             let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
             history.observe(record);
             bytes += record.value.as_ref().map_or(0, |v| v.len() as u64);
-            publisher.step(Step::Scan, bytes, 0);
+            stopped = publisher.step(Step::Scan, bytes, 0);
             if ahead.get(&record.position.partition).is_some_and(|b| record.position.offset >= *b) {
                 ahead.remove(&record.position.partition);
             }
-            if ahead.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+            let done = ahead.is_empty() || stopped.is_err();
+            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        stopped
     }
 
     fn prune(&mut self, unneeded: &[(i32, String)]) -> Result<(), Error> {
@@ -225,7 +228,7 @@ impl<'a> Session<'a> {
                 Ok(())
             })?;
             done += part.len() as u64;
-            self.publisher.step(Step::Prune, done, all.len() as u64);
+            self.publisher.step(Step::Prune, done, all.len() as u64)?;
         }
         Ok(())
     }

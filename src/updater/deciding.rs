@@ -152,6 +152,9 @@ impl Updater {
     }
 
     fn withdraw(&mut self, name: &ModelName) {
+        if self.status.models.get(name).is_none_or(|status| status.live.is_none()) {
+            return;
+        }
         let old = self.slots.slot(name).replace(None);
         self.retire(name, old);
         self.models.entry(name.clone()).or_default().live = None;

@@ -28,6 +28,8 @@ pub(super) enum Work {
     Load(Box<Job>),
     /// Drop this version here, where no scoring thread pays for it.
     Free(Box<LiveModel>),
+    /// Forget the connection: what it knows is of a topic that is gone.
+    Reconnect,
 }
 
 /// A release to be loaded.
@@ -86,7 +88,7 @@ pub(super) fn spawn(
                         tracing::error!("a retired model panicked while it was freed");
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => loading.fetcher = None,
+                Ok(Work::Reconnect) | Err(RecvTimeoutError::Timeout) => loading.fetcher = None,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }

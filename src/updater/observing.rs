@@ -1,5 +1,6 @@
 //! Taking in what the reader says.
 
+use super::loading::Work;
 use super::{ModelState, Updater};
 use crate::index::{Change, Entry};
 use crate::plan::ReleaseId;
@@ -24,6 +25,7 @@ impl Updater {
                 self.set_topic(TopicState::Unavailable { reason: error.to_string() });
             }
             TopicEvent::Available => {
+                tracing::info!("the model topic can be read again");
                 let state = if self.caught_up { TopicState::CaughtUp } else { TopicState::Reading };
                 self.set_topic(state);
             }
@@ -34,6 +36,7 @@ impl Updater {
                 if let Some(load) = &mut self.loading {
                     load.outdated = true;
                 }
+                drop(self.work.send(Work::Reconnect));
                 for model in self.models.values_mut() {
                     // Positions mean nothing now, so what is live cannot be told from what comes.
                     *model = ModelState::default();

@@ -16,6 +16,7 @@ mod model;
 use std::fmt;
 
 pub(crate) use self::bytes::{Sized, Verified};
+pub use self::model::warm_up;
 pub(crate) use self::model::{Loaded, Proven};
 
 /// Why a release was not made live.

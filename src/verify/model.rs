@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Rejection, Stage, Verified};
-use crate::load::{Formats, LoadError, LoadOptions, Model, Samples, compare, panic_text};
+use crate::load::{Formats, LoadOptions, Model, Samples, compare, panic_text};
 use crate::release::Release;
 use crate::scorer::{LiveModel, Provenance};
 use crate::signature::{Dim, Signature, TensorSpec};
@@ -37,10 +37,8 @@ impl Loaded {
         };
         let begin = Instant::now();
         let stated = release.artifact.format.as_deref();
-        let load = || formats.choose(stated, &payload).cloned().and_then(|l| l.load(payload, &options));
-        let model = catch_unwind(AssertUnwindSafe(load))
-            .unwrap_or_else(|panic| Err(LoadError::Panicked(panic_text(&*panic))))
-            .map_err(|error| Rejection::new(Stage::Load, error))?;
+        let model =
+            formats.load(stated, payload, &options).map_err(|error| Rejection::new(Stage::Load, error))?;
         Ok(Self { release, model, load_time: begin.elapsed() })
     }
 
@@ -121,8 +119,11 @@ fn check_samples(model: &dyn Model, document: &serde_json::Value) -> Result<(), 
     Ok(())
 }
 
-/// Runs the model on one row of zeros, which is what there is without samples.
-fn warm_up(model: &dyn Model) -> Result<(), Rejection> {
+/// Runs a model on one row of zeros, as a subscriber does before a release without samples goes live.
+///
+/// # Errors
+/// Where it fails or panics, and the sizes of its inputs leave no doubt that it should not.
+pub fn warm_up(model: &dyn Model) -> Result<(), Rejection> {
     let specs = model.signature().inputs();
     let Some(zeros) = specs.iter().map(zeros).collect::<Option<Vec<_>>>() else { return Ok(()) };
     let inputs: Vec<TensorView<'_>> = zeros.iter().map(Tensor::view).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_VERSION;
-use crate::release::{Artifact, Interface, ModelName, Position, Previous, Release};
+use crate::release::{Artifact, Interface, ModelName, Position, Previous, Release, null_is_none};
 
 /// The schema of release documents that this crate writes, and the newest that it reads.
 pub const SCHEMA: u64 = 1;
@@ -21,13 +21,13 @@ struct Document {
     artifact: Artifact,
     #[serde(flatten)]
     interface: Interface,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_none")]
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     samples: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     earlier: Vec<Previous>,
 }
 
@@ -184,6 +184,20 @@ mod tests {
         let artifact = format!(r#"{{"sha256":"{}","bytes":5,"chunks":1,"colour":"red"}}"#, digest());
         let release = decode(&document(&artifact).replace("\"sequence\"", "\"x\":[],\"sequence\"")).unwrap();
         assert_eq!((release.version.as_str(), release.position), ("1", AT));
+    }
+
+    #[test]
+    fn optional_fields_may_be_null_and_the_order_is_free() {
+        let text = format!(
+            r#"
+            {{ "earlier": null, "previous": null, "samples": null, "labels": null, "inputs": null,
+               "outputs": null, "signature": null, "time_ms": 5, "sequence": 1, "version": "1",
+               "artifact": {{ "format": null, "chunks": 1, "bytes": 5, "sha256": "{}" }},
+               "model": "fraud", "schema": 1 }}"#,
+            digest().to_uppercase()
+        );
+        let plain = decode(&document(&format!(r#"{{"sha256":"{}","bytes":5,"chunks":1}}"#, digest())));
+        assert_eq!(decode(&text), plain);
     }
 
     #[test]

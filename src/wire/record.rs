@@ -51,7 +51,7 @@ pub fn announcement(model: &ModelName, record: &Record) -> Result<Announcement, 
     let Some(value) = &record.value else { return Ok(Announcement::Withdrawn) };
     let Some(digest) = header(record, SHA256_HEADER) else {
         // A release document is a JSON object. Anything else is a plain publish that forgot its digest.
-        if value.first() == Some(&b'{') {
+        if value.trim_ascii_start().starts_with(b"{") {
             let release = decode_release(model, value, record.position)?;
             return Ok(Announcement::Release(Box::new(release)));
         }
@@ -170,7 +170,9 @@ mod tests {
     fn a_file_without_a_digest_is_refused() {
         assert_eq!(announce(b"\x08\x07", &[]), Err(Refusal::NoDigest));
         assert!(matches!(announce(b"x", &[("sha256", "12")]), Err(Refusal::Digest(_))));
-        assert!(matches!(announce(b"{\"schema\":9}", &[]), Err(Refusal::Document(_))));
+        for document in [&b"{\"schema\":9}"[..], b"\r\n {}"] {
+            assert!(matches!(announce(document, &[]), Err(Refusal::Document(_))));
+        }
     }
 
     #[test]

@@ -43,13 +43,26 @@ impl Process {
 
     /// Reads until the process has said this.
     pub(crate) fn wait_for(&mut self, wanted: &str) {
+        while self.next_line() != wanted {}
+    }
+
+    /// Reads until the process has said something that begins with this; answers the rest of it.
+    pub(crate) fn answer(&mut self, beginning: &str) -> String {
+        loop {
+            if let Some(answer) = self.next_line().strip_prefix(beginning) {
+                return answer.to_owned();
+            }
+        }
+    }
+
+    fn next_line(&mut self) -> String {
         let mut line = String::new();
         loop {
             line.clear();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the process ended before `{wanted}`");
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the process has ended");
             // The harness may have left its own words on the same line.
-            if line.split_once(MARK).is_some_and(|(_, said)| said.trim_end() == wanted) {
-                return;
+            if let Some((_, said)) = line.split_once(MARK) {
+                return said.trim_end().to_owned();
             }
         }
     }
@@ -105,6 +118,38 @@ fn publishes_half_a_model() {
     publisher.publish("fraud", number(1.0, bytes), PublishOptions::default()).unwrap();
 }
 
+/// Publishes the file `FILE`, and says the most memory that the process ever had.
+#[test]
+#[ignore = "a task for a process of its own"]
+fn publishes_a_file() {
+    let topic = client(&environment("BOOTSTRAP"), &environment("TOPIC"));
+    let file = std::path::PathBuf::from(environment("FILE"));
+    publisher(std::sync::Arc::new(topic)).publish("fraud", file, PublishOptions::default()).unwrap();
+    say(&format!("peak {}", peak_bytes()));
+}
+
+/// Subscribes, and says the most memory that the process ever had when a version is live.
+#[test]
+#[ignore = "a task for a process of its own"]
+fn subscribes_until_live() {
+    let topic = client(&environment("BOOTSTRAP"), &environment("TOPIC"));
+    let subscription = Models::subscribe_to(std::sync::Arc::new(topic)).model("fraud");
+    let models = subscription.loader(std::sync::Arc::new(NumberLoader)).start().unwrap();
+    let mut watch = models.watch_status();
+    let caught_up = watch.wait_for(|status| status.topic == modelswap::TopicState::CaughtUp);
+    pollster::block_on(caught_up).unwrap();
+    say("caught up");
+    pollster::block_on(models.scorer("fraud").unwrap().ready(10 * PATIENCE)).unwrap();
+    say(&format!("peak {}", peak_bytes()));
+}
+
+/// The largest resident size that this process ever had.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+}
+
 /// A consumer in the group `GROUP`: scores the events of `INPUT` and writes them, with the version
 /// in the headers, to `OUTPUT`, in transactions with the offsets.
 #[test]
@@ -142,17 +187,17 @@ fn consumes_and_scores() {
     });
     let (mut assigned, mut version) = (0, String::new());
     while stop.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
-        let message = consumer.poll(Duration::from_millis(20));
-        let now = consumer.assignment().unwrap().count();
-        if now != assigned {
-            assigned = now;
-            say(&format!("assigned {assigned}"));
-        }
         // A version that is live is told even while there is nothing to score.
         let snapshot = fraud.snapshot().unwrap();
         if snapshot.provenance().version() != version {
             snapshot.provenance().version().clone_into(&mut version);
             say(&format!("live {version}"));
+        }
+        let message = consumer.poll(Duration::from_millis(20));
+        let now = consumer.assignment().unwrap().count();
+        if now != assigned {
+            assigned = now;
+            say(&format!("assigned {assigned}"));
         }
         let Some(message) = message else { continue };
         // A batch: what has come by now, scored by one version and committed together.

@@ -39,6 +39,11 @@ fn three_processes_score_every_event_once_across_a_swap() {
     for process in &mut processes {
         process.wait_for("live 1");
     }
+    // The last one to join has its partition only when all have; a rebalance later would end a
+    // transaction that is under way.
+    for process in &mut processes {
+        process.wait_for("assigned 1");
+    }
     let mut scored = output.reader().unwrap();
     let mut seen = Seen::default();
     let mut writer = input.writer(input.name()).unwrap();
@@ -83,7 +88,7 @@ impl Seen {
     fn read(&mut self, reader: &mut dyn TopicReader, count: usize) {
         while self.events.len() < count {
             let record = loop {
-                match crate::twins::next(reader) {
+                match crate::twins::next_but_outages(reader) {
                     modelswap::topic::TopicEvent::Record(record) => break record,
                     modelswap::topic::TopicEvent::CaughtUp => {}
                     event => panic!("unexpected {event:?}"),

@@ -17,6 +17,17 @@ producer.produce(topic, key=model, value=value, headers={
 assert producer.flush(30) == 0
 ";
 
+/// As above, with whatever headers and configuration another program may have.
+const PRODUCE: &str = r"
+import json, sys
+from confluent_kafka import Producer
+bootstrap, topic, model, partition, headers, config = sys.argv[1:]
+producer = Producer({'bootstrap.servers': bootstrap, **json.loads(config)})
+producer.produce(topic, key=model, value=sys.stdin.buffer.read(), headers=json.loads(headers),
+                 partition=int(partition))
+assert producer.flush(30) == 0
+";
+
 const ACL: &str = r"
 import sys
 from confluent_kafka.admin import *
@@ -36,6 +47,22 @@ for future in done.values():
 /// Publishes a file in one record.
 pub(crate) fn publish(bootstrap: &str, topic: &str, model: &str, version: &str, file: &[u8]) {
     python(PUBLISH, &[bootstrap, topic, model, version], file);
+}
+
+/// Writes one record under the name of a model; a `partition` of -1 leaves it to the partitioner.
+pub(crate) fn produce(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    headers: &[(&str, &str)],
+    config: &[(&str, &str)],
+    value: &[u8],
+) {
+    let json = |pairs: &[(&str, &str)]| {
+        serde_json::to_string(&pairs.iter().copied().collect::<std::collections::BTreeMap<_, _>>()).unwrap()
+    };
+    let (partition, headers, config) = (partition.to_string(), json(headers), json(config));
+    python(PRODUCE, &[bootstrap, topic, "fraud", &partition, &headers, &config], value);
 }
 
 /// Creates or deletes a permission for a topic.

@@ -9,7 +9,9 @@ use modelswap::topic::{Topic, TopicError, TopicEvent, TopicReader, TopicSettings
 use crate::broker::{self, Broker};
 use crate::foreign;
 use crate::numbers::number;
-use crate::twins::{Kafka, Twin, client, commit, next, next_record, read_to_end, unique_name, value};
+use crate::twins::{
+    Kafka, Twin, client, commit, next, next_but_outages, next_record, read_to_end, unique_name, value,
+};
 
 /// The next event, which has to say that the topic cannot be read.
 fn unavailable(reader: &mut dyn TopicReader) -> TopicError {
@@ -73,6 +75,36 @@ fn a_reader_outlives_its_broker_and_starts_before_it() {
     // Neither a record twice nor one that is missing.
     assert_eq!(value(&next_record(&mut *early)), "3");
     assert_eq!(value(&next_record(&mut *late)), "3");
+}
+
+#[test]
+fn a_topic_made_anew_is_read_where_the_old_one_had_changed_its_leader() {
+    let mut broker = Broker::start();
+    let twin = Kafka::on(broker.bootstrap(), 1);
+    commit(&twin.topic, &[(0, "a", Some("old"))]);
+    let mut reader = twin.topic.reader().unwrap();
+    assert_eq!(read_to_end(&mut *reader).len(), 1);
+    // With every start of the broker the epoch of the leader grows; in a new topic it is 0 again.
+    for _ in 0..2 {
+        broker.kill();
+        assert!(matches!(unavailable(&mut *reader), TopicError::Unavailable { .. }));
+        broker.resume();
+        assert_eq!(next(&mut *reader), TopicEvent::Available);
+    }
+    commit(&twin.topic, &[(0, "a", Some("older"))]);
+    assert_eq!(value(&next_record(&mut *reader)), "older");
+    twin.recreate(1);
+    let texts: Vec<String> = (0..9).map(|i| i.to_string()).collect();
+    commit(&twin.topic, &texts.iter().map(|t| (0, "a", Some(t.as_str()))).collect::<Vec<_>>());
+    let mut values = Vec::new();
+    while values != texts {
+        match next_but_outages(&mut *reader) {
+            TopicEvent::Restarted => values.clear(),
+            TopicEvent::Record(record) => values.push(value(&record).to_owned()),
+            TopicEvent::Unavailable(TopicError::Missing { .. }) | TopicEvent::CaughtUp => {}
+            event => panic!("unexpected {event:?}"),
+        }
+    }
 }
 
 #[test]

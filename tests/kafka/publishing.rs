@@ -1,6 +1,7 @@
 //! What a publisher leaves on the topic, checked on both twins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use modelswap::wire::{Announcement, CHUNK_BYTES, Header, Key, Record, announceme
 use modelswap::{Artifact, ErrorKind, Release, Sha256Digest};
 
 use crate::numbers::{number, publisher};
-use crate::twins::{Kafka, Memory, Twin, read_to_end};
+use crate::twins::{Kafka, Memory, Twin, commit, read_to_end};
 
 macro_rules! on_both_twins {
     ($($test:ident($partitions:literal)),* $(,)?) => {
@@ -39,6 +40,7 @@ on_both_twins! {
     an_artifact_that_is_published_again_while_it_is_pruned_stays_whole(1),
     publishing_goes_on_after_the_topic_has_grown(1),
     models_of_one_topic_do_not_touch_each_other(1),
+    a_publish_that_is_stopped_changes_nothing_and_holds_nobody_up(1),
 }
 
 fn options(version: &str) -> PublishOptions {
@@ -383,4 +385,26 @@ fn models_of_one_topic_do_not_touch_each_other(twin: &dyn Twin) {
         publisher.list().unwrap().into_iter().map(|l| (l.model.to_string(), l.state)).collect();
     let expected = [("churn", PublishedState::Released), ("fraud", PublishedState::Withdrawn)];
     assert_eq!(states, expected.map(|(model, state)| (model.to_owned(), state)));
+}
+
+fn a_publish_that_is_stopped_changes_nothing_and_holds_nobody_up(twin: &dyn Twin) {
+    let topic = twin.topic();
+    publisher(topic.clone()).publish("fraud", number(1.0, 10), options("1")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (asked, told) = (Arc::clone(&stop), Arc::clone(&stop));
+    let stopped =
+        publisher(topic.clone()).stop_when(move || asked.load(Ordering::Relaxed)).on_progress(move |p| {
+            // In the middle of an open transaction.
+            told.fetch_or(p.step == Step::Upload && p.done > CHUNK_BYTES as u64, Ordering::Relaxed);
+        });
+    let file = number(2.0, 5 * CHUNK_BYTES);
+    let error = stopped.publish("fraud", file.clone(), options("2")).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Cancelled, "stopped as asked"));
+    let left = contents(&*topic, "fraud");
+    assert_eq!((left.release().version.as_str(), left.has_whole(&file)), ("1", false));
+    // A transaction that was left open would hide this for as long as the broker waits for its end.
+    commit(&*topic, &[(0, "marker", Some("!"))]);
+    assert!(contents(&*topic, "fraud").records.iter().any(|record| &*record.key == b"marker"));
+    publisher(topic.clone()).publish("fraud", file.clone(), options("2")).unwrap();
+    assert!(contents(&*topic, "fraud").has_whole(&file));
 }

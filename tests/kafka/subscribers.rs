@@ -218,16 +218,27 @@ async fn of_two_hundred_stale_versions_only_the_newest_is_loaded() {
     }
 }
 
-#[tokio::test]
-async fn a_model_of_150_mb_goes_through_a_broker_with_its_default_limits() {
+/// 150 MB, or as many bytes as `MODEL_BYTES` says, from a publisher to a subscriber that follows the
+/// topic and to one that starts later, each in a process of its own.
+#[test]
+fn a_large_model_goes_through_a_broker_with_its_default_limits_in_bounded_memory() {
+    let bytes: usize = std::env::var("MODEL_BYTES").map_or(150_000_000, |text| text.parse().unwrap());
     let twin = Kafka::new(1);
-    let file = number(150.0, 150_000_000);
-    let release = publish(&twin.topic, file, "large");
-    assert_eq!(release.artifact.chunks, 167);
-    let (models, scorer) = subscribe(&twin.topic);
-    scorer.ready(PATIENCE).await.unwrap();
-    assert_eq!(score(&scorer), 150.0);
-    assert_eq!(models.status().model("fraud").unwrap().rejections, 0);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("model");
+    std::fs::write(&file, number(150.0, bytes)).unwrap();
+    let environment =
+        [("BOOTSTRAP", broker::shared()), ("TOPIC", twin.topic.name()), ("FILE", file.to_str().unwrap())];
+    let mut following = Process::start("subscribes_until_live", &environment);
+    following.wait_for("caught up");
+    let mut publishing = Process::start("publishes_a_file", &environment);
+    let mut peaks = vec![publishing.answer("peak "), following.answer("peak ")];
+    let mut later = Process::start("subscribes_until_live", &environment);
+    peaks.push(later.answer("peak "));
+    println!("peaks of {bytes} bytes, publisher, follower, later subscriber: {peaks:?}");
+    for peak in peaks {
+        assert!(peak.parse::<usize>().unwrap() < 2 * bytes, "{peak} bytes of memory for a file of {bytes}");
+    }
 }
 
 #[tokio::test]
@@ -333,4 +344,49 @@ async fn a_plain_publish_by_a_client_that_is_not_ours_goes_live() {
     foreign::publish(broker::shared(), twin.topic.name(), "fraud", "python-again", &number(3.0, 10));
     live(&models, "python-again").await;
     assert_eq!(score(&scorer), 3.0);
+}
+
+#[tokio::test]
+async fn whatever_headers_compression_and_partition_a_plain_publish_has_it_is_taken_or_refused() {
+    let twin = Kafka::new(4);
+    let (models, scorer) = subscribe(&twin.topic);
+    let produce = |partition, headers: &[(&str, &str)], config: &[(&str, &str)], file: &[u8]| {
+        foreign::produce(broker::shared(), twin.topic.name(), partition, headers, config, file);
+    };
+    let file = |score: usize| [format!("number {score}\n").into_bytes(), vec![b' '; 100_000]].concat();
+    let digest = |file: &[u8]| Sha256Digest::of([file]);
+    let mut scores = 0;
+    for codec in ["none", "gzip", "snappy", "lz4"] {
+        scores += 1;
+        let file = file(scores);
+        let upper = digest(&file).to_string().to_uppercase();
+        produce(-1, &[("sha256", &upper), ("version", codec)], &[("compression.type", codec)], &file);
+        live(&models, codec).await;
+        assert_eq!(score(&scorer), scores as f32);
+    }
+    // The newest one counts, wherever it lies; without a version it is called by its digest.
+    for partition in [3, 0, 2, 1] {
+        scores += 1;
+        let file = file(scores);
+        let sha256 = digest(&file);
+        produce(partition, &[("sha256", &sha256.to_string()), ("other", "x")], &[], &file);
+        live(&models, &sha256.short()).await;
+        assert_eq!(score(&scorer), scores as f32);
+    }
+    let other = digest(b"other").to_string();
+    produce(1, &[("sha256", &other), ("version", "wrong")], &[], &file(0));
+    assert_eq!(rejection(&models, "wrong").await.0, Stage::Digest);
+    for (headers, part) in [
+        (&[("version", "x")][..], "expected a header `sha256` or a release document, found neither"),
+        (&[("sha256", "12")], "header `sha256`"),
+        (&[("sha256", &*other), ("version", "")], "header `version`"),
+    ] {
+        produce(1, headers, &[], &file(0));
+        let told = |s: &Status| {
+            let rejected = s.model("fraud").and_then(|m| m.last_rejected.as_ref());
+            rejected.is_some_and(|r| r.rejection.reason.contains(part))
+        };
+        wait(&models, part, told).await;
+        assert_eq!(score(&scorer), scores as f32);
+    }
 }

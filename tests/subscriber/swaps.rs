@@ -142,6 +142,25 @@ async fn a_withdrawn_model_answers_that_there_is_none_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_topic_that_was_made_anew_is_followed_from_its_beginning() {
+    let world = World::new();
+    for i in 0..20 {
+        world.plain(&format!("old {i}"), &format!("script:ok:{i}"));
+    }
+    let models = world.start();
+    wait_live(&models, "old 19").await;
+    world.topic.recreate(1);
+    // At a lower offset than what is live, which says nothing now.
+    world.plain("new", "script:ok:0.5");
+    wait_live(&models, "new").await;
+    world.topic.recreate(1);
+    world.put("fraud", None, &[]);
+    wait(&models, "withdrawn", |s| s.model("fraud").unwrap().live.is_none()).await;
+    world.plain("newest", "script:ok:1");
+    wait_live(&models, "newest").await;
+}
+
+#[tokio::test]
 async fn ready_says_precisely_why_there_is_no_model() {
     let world = World::new();
     let models = world.start();

@@ -148,6 +148,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), LoadError> {
             tensor: tensor.name.clone(),
             location: location.to_owned(),
             escapes: leaves_folder(location),
+            problem: None,
         });
     }
     let shape = tensor.shape().map_err(malformed)?;

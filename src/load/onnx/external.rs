@@ -20,7 +20,7 @@ use crate::load::tensor_proto::EXTERNAL;
 /// # Errors
 /// [`LoadError::Malformed`] where the file is no ONNX model or cannot be read, and
 /// [`LoadError::ExternalData`] where a tensor lies outside the model's folder, through a symbolic
-/// link too, or is not where the model says.
+/// link too, or is not where the model says, with what is wrong there.
 pub fn inline_external_data(path: &Path) -> Result<Vec<u8>, LoadError> {
     let bytes = std::fs::read(path).map_err(|e| malformed(format!("{}: {e}", path.display())))?;
     let mut model = pb::ModelProto::decode(bytes.as_slice()).map_err(|e| malformed(e.to_string()))?;
@@ -30,19 +30,32 @@ pub fn inline_external_data(path: &Path) -> Result<Vec<u8>, LoadError> {
     };
     let folder = folder.canonicalize().map_err(|e| malformed(format!("{}: {e}", folder.display())))?;
     let mut any = false;
-    let graphs = model.graph.iter_mut();
-    for graph in graphs {
+    if let Some(graph) = &mut model.graph {
         take_in_graph(graph, &folder, &mut any)?;
+    }
+    for function in &mut model.functions {
+        take_in_nodes(&mut function.node, &folder, &mut any)?;
     }
     Ok(if any { model.encode_to_vec() } else { bytes })
 }
 
 fn take_in_graph(graph: &mut pb::GraphProto, folder: &Path, any: &mut bool) -> Result<(), LoadError> {
-    for tensor in &mut graph.initializer {
+    let sparse = graph.sparse_initializer.iter_mut().flat_map(parts);
+    for tensor in graph.initializer.iter_mut().chain(sparse) {
         take_in(tensor, folder, any)?;
     }
-    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
+    take_in_nodes(&mut graph.node, folder, any)
+}
+
+fn parts(sparse: &mut pb::SparseTensorProto) -> impl Iterator<Item = &mut pb::TensorProto> {
+    sparse.values.iter_mut().chain(&mut sparse.indices)
+}
+
+fn take_in_nodes(nodes: &mut [pb::NodeProto], folder: &Path, any: &mut bool) -> Result<(), LoadError> {
+    for attribute in nodes.iter_mut().flat_map(|node| &mut node.attribute) {
+        let sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
+        let tensors = attribute.t.iter_mut().chain(&mut attribute.tensors).chain(sparse.flat_map(parts));
+        for tensor in tensors {
             take_in(tensor, folder, any)?;
         }
         for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
@@ -58,27 +71,29 @@ fn take_in(tensor: &mut pb::TensorProto, folder: &Path, any: &mut bool) -> Resul
     }
     let text = |key: &str| tensor.external_data.iter().find(|p| p.key == key).map(|p| p.value.clone());
     let location = text("location").unwrap_or_default();
-    let outside = |escapes| LoadError::ExternalData {
+    let outside = |escapes, problem| LoadError::ExternalData {
         tensor: tensor.name.clone(),
         location: location.clone(),
         escapes,
+        problem,
     };
     if location.is_empty() || leaves_folder(&location) {
-        return Err(outside(!location.is_empty()));
+        return Err(outside(!location.is_empty(), None));
     }
-    let path = folder.join(&location).canonicalize().map_err(|_| outside(false))?;
+    let failed = |error: std::io::Error| outside(false, Some(error.to_string()));
+    let path = folder.join(&location).canonicalize().map_err(failed)?;
     if !path.starts_with(folder) {
-        return Err(outside(true));
+        return Err(outside(true, None));
     }
     let number = |key: &str| match text(key) {
         None => Ok(None),
-        Some(value) => value.parse::<u64>().map(Some).map_err(|_| {
-            malformed(format!("tensor `{}`: {key} `{value}` is no number of bytes", tensor.name))
-        }),
+        Some(value) => value
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| outside(false, Some(format!("{key} `{value}` is no number of bytes")))),
     };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
-    let bytes = read(&path, offset, length)
-        .map_err(|e| malformed(format!("tensor `{}` in `{location}`: {e}", tensor.name)))?;
+    let bytes = read(&path, offset, length).map_err(failed)?;
     tensor.raw_data = bytes;
     tensor.external_data.clear();
     tensor.data_location = None;

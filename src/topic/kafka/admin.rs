@@ -10,6 +10,8 @@ use super::client::Context;
 use super::{KafkaTopic, TopicError, error};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for a first answer.
+const METADATA: Duration = Duration::from_secs(15);
 
 /// How a topic of models is to be created.
 ///
@@ -120,8 +122,9 @@ impl KafkaTopic {
     /// Any [`TopicError`].
     pub fn describe(&self) -> Result<TopicDescription, TopicError> {
         let admin = self.admin()?;
-        let of = |e| error::of(&e, &self.name);
-        let metadata = admin.inner().fetch_metadata(Some(&self.name), PATIENCE).map_err(of)?;
+        let last_error = &admin.inner().context().last_error;
+        let of = |e| error::explained(error::of(&e, &self.name), last_error, &self.name);
+        let metadata = admin.inner().fetch_metadata(Some(&self.name), METADATA).map_err(of)?;
         let topic = metadata.topics().first();
         if let Some(code) = topic.and_then(rdkafka::metadata::MetadataTopic::error) {
             return Err(error::by_code(code.into(), None, &self.name));
@@ -142,7 +145,7 @@ impl KafkaTopic {
 
     fn admin(&self) -> Result<AdminClient<Context>, TopicError> {
         let config = self.config.admin()?;
-        config.create_with_context(Context::default()).map_err(|e| super::config::config_error(&e))
+        config.create_with_context(Context::of(&config)).map_err(|e| super::config::config_error(&e))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -32,14 +33,66 @@ impl LastError {
     }
 }
 
+/// The part of librdkafka's debugging log that tells the ids of topics.
+pub(super) const TOPIC_ID_LOG: &str = "metadata";
+
+/// What a broker calls a topic besides its name; another one of the same name has another id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TopicId(String);
+
+/// The newest id of the only topic that a client has to do with.
+///
+/// librdkafka tells it nowhere but in its log, at the level of debugging. Where it does not (another
+/// version of librdkafka, a broker older than 2.8) there is none, and a topic that was made anew is
+/// only noticed by what is missing in it.
+#[derive(Debug, Default)]
+pub(super) struct NewestTopicId(Mutex<Option<TopicId>>);
+
+impl NewestTopicId {
+    pub(super) fn get(&self) -> Option<TopicId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn read(&self, message: &str) {
+        if let Some(id) = new_topic_id(message) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        }
+    }
+}
+
+/// The id in librdkafka's `Topic models changed id from AAAAAAAAAAAAAAAAAAAAAA to 5fPLnzcQTAiS8Z_Yop21xA`.
+fn new_topic_id(message: &str) -> Option<TopicId> {
+    let (_, ids) = message.rsplit_once(" changed id from ")?;
+    let (_, id) = ids.split_once(" to ")?;
+    // Sixteen bytes; all of them zero is what there is before there is any.
+    let real = id.len() == 22 && id.bytes().any(|b| b != b'A');
+    real.then(|| TopicId(id.to_owned()))
+}
+
 /// The context of consumers and admin clients.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     pub(super) last_error: LastError,
+    pub(super) topic_id: NewestTopicId,
+    /// The user asked for librdkafka's debugging log.
+    debugged: bool,
+}
+
+impl Context {
+    pub(super) fn of(client: &ClientConfig) -> Self {
+        let debugged = client.get("debug").is_some_and(|contexts| contexts != TOPIC_ID_LOG);
+        Self { debugged, ..Self::default() }
+    }
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            self.topic_id.read(message);
+            if !self.debugged {
+                return;
+            }
+        }
         log(level, facility, message);
     }
 
@@ -77,5 +130,21 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
             tracing::info!(target: "modelswap::kafka", facility, "{message}");
         }
         RDKafkaLogLevel::Debug => tracing::debug!(target: "modelswap::kafka", facility, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_topic_is_read_from_librdkafkas_words() {
+        let (none, some) = ("AAAAAAAAAAAAAAAAAAAAAA", "5fPLnzcQTAiS8Z_Yop21xA");
+        let read = |from, to| {
+            new_topic_id(&format!("[thrd:main]: Topic changed id from x changed id from {from} to {to}"))
+        };
+        assert_eq!(read(none, some), Some(TopicId(some.into())));
+        assert_eq!(read(some, none), None);
+        assert_eq!(new_topic_id("[thrd:main]: Topic a [0] Leader 1 Epoch 0"), None);
     }
 }

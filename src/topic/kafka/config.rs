@@ -6,9 +6,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::TopicError;
+use super::client::TOPIC_ID_LOG;
 
 /// Configuration properties as the user set them.
 #[derive(Clone, Default)]
@@ -94,6 +96,14 @@ impl Config {
         // There is nobody to share a group with, so its name has to be unique; ACLs go by prefix.
         let group = format!("{prefix}-{:016x}", RandomState::new().hash_one(std::process::id()));
         self.client(CONSUMER, &[("group.id", &group)])
+    }
+
+    /// For a reader: a consumer that is told the topic's id, which librdkafka only does in its log.
+    pub(super) fn reader(&self) -> Result<ClientConfig, TopicError> {
+        let mut client = self.consumer()?;
+        let user = self.user.get("debug").map_or_else(String::new, |user| format!("{user},"));
+        client.set("debug", format!("{user}{TOPIC_ID_LOG}")).set_log_level(RDKafkaLogLevel::Debug);
+        Ok(client)
     }
 
     /// For a transactional producer.

@@ -3,6 +3,7 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::TopicError;
+use super::client::LastError;
 
 /// The error of a code, with the client's own words where there are any.
 pub(super) fn by_code(code: Code, reason: Option<String>, topic: &str) -> TopicError {
@@ -43,6 +44,17 @@ pub(super) fn of(error: &KafkaError, topic: &str) -> TopicError {
             Some(code) => by_code(code, None, topic),
             None => TopicError::Other { reason: other.to_string() },
         },
+    }
+}
+
+/// Why there is no answer, where whoever tried to connect knows it better than whoever waited.
+pub(super) fn explained(error: TopicError, last: &LastError, topic: &str) -> TopicError {
+    match error {
+        TopicError::Unavailable { reason } => match last.take() {
+            Some((code, words)) => by_code(code, Some(words), topic),
+            None => TopicError::Unavailable { reason },
+        },
+        error => error,
     }
 }
 

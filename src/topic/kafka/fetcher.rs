@@ -33,10 +33,9 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     pub(super) fn new(topic: &str, config: &Config) -> Result<Self, TopicError> {
-        let consumer = config
-            .consumer()?
-            .create_with_context(Context::default())
-            .map_err(|e| super::config::config_error(&e))?;
+        let client = config.consumer()?;
+        let consumer =
+            client.create_with_context(Context::of(&client)).map_err(|e| super::config::config_error(&e))?;
         Ok(Self { topic: topic.to_owned(), consumer, warm: false })
     }
 

@@ -36,12 +36,14 @@ impl Writer {
             .producer(transactional_id)?
             .create_with_context(Context::default())
             .map_err(|e| super::config::config_error(&e))?;
-        let writer = Self {
+        let mut writer = Self {
             topic: topic.to_owned(),
             transactional_id: transactional_id.to_owned(),
             producer,
             open: false,
         };
+        // A topic or brokers that are not there are told sooner, and better, than by a coordinator.
+        writer.partitions()?;
         writer.retry(Producer::init_transactions)?;
         Ok(writer)
     }
@@ -122,7 +124,8 @@ impl Writer {
 impl TopicWriter for Writer {
     fn partitions(&mut self) -> Result<i32, TopicError> {
         let metadata = self.producer.client().fetch_metadata(Some(&self.topic), METADATA);
-        let metadata = metadata.map_err(|e| self.error(&e))?;
+        let last_error = &self.producer.context().last_error;
+        let metadata = metadata.map_err(|e| error::explained(self.error(&e), last_error, &self.topic))?;
         let topic = metadata.topics().first();
         if let Some(code) = topic.and_then(MetadataTopic::error) {
             return Err(error::by_code(code.into(), None, &self.topic));
