@@ -8,15 +8,23 @@ use std::sync::Arc;
 
 use smallvec::smallvec;
 
-use super::program::{Draft, NodeParts, Planned, ProgramError};
+mod convolutions;
+mod orders;
+#[cfg(test)]
+mod tests;
+
+use super::program::{Draft, Planned, ProgramError};
+use super::standard::activation::Activation;
 use super::standard::chain::{Chain, Link};
-use super::standard::dense::{Activation, Dense};
+use super::standard::dense::Dense;
 use super::standard::matmul::layer;
 use crate::tensor::{ElementType, Tensor};
 
 /// Replaces chains of nodes by single kernels that do the same in one pass.
 pub(crate) fn fuse(draft: &mut Draft) -> Result<(), ProgramError> {
     layers(draft)?;
+    let convolutions = convolutions::gather(draft)?;
+    orders::channels_last(draft, convolutions)?;
     chains(draft);
     drop_unread(draft);
     Ok(())
@@ -38,7 +46,7 @@ fn layers(draft: &mut Draft) -> Result<(), ProgramError> {
             {
                 dense.add_bias(values, 1.0);
             } else if dense.activation() == Activation::None
-                && let Some(activation) = activation_of(&step.node)
+                && let Some(activation) = activation_of(draft, step)
             {
                 dense.activate(activation);
             } else {
@@ -102,13 +110,26 @@ fn added_row<'d>(draft: &'d Draft, step: &Planned, input: usize, columns: usize)
         .then_some(row)
 }
 
-fn activation_of(node: &NodeParts) -> Option<Activation> {
+fn activation_of(draft: &Draft, step: &Planned) -> Option<Activation> {
+    let node = &step.node;
     Some(match node.operator.as_str() {
         _ if !node.domain.is_empty() && node.domain != "ai.onnx" => return None,
         "Relu" => Activation::Relu,
         "Sigmoid" => Activation::Sigmoid,
         "Tanh" => Activation::Tanh,
+        "HardSwish" => Activation::HardSwish,
         "LeakyRelu" => Activation::LeakyRelu(node.attributes.float("alpha").ok()?.unwrap_or(0.01)),
+        "Clip" => {
+            let bound =
+                |index: usize, attribute: &str, open: f32| match step.inputs.get(index).copied().flatten() {
+                    Some(bound) => match draft.constant(Some(bound))?.values::<f32>()? {
+                        [bound] => Some(*bound),
+                        _ => None,
+                    },
+                    None => Some(node.attributes.float(attribute).ok()?.unwrap_or(open)),
+                };
+            Activation::Clip(bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?)
+        }
         _ => return None,
     })
 }

@@ -5,8 +5,9 @@ use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
+mod ahead;
 mod compile;
-pub(crate) use compile::{Draft, Planned};
+pub(crate) use compile::{Draft, Planned, Value};
 mod order;
 mod parts;
 mod slots;
@@ -57,15 +58,21 @@ impl Program {
         if scratch.slots.len() < self.slots {
             scratch.slots.resize_with(self.slots, Tensor::default);
         }
-        // One tensor is bounded by the kernel that makes it, all of a run are here: many that are
-        // just small enough are as bad as one that is not.
-        let mut made = 0_u64;
+        scratch.bytes.clear();
+        scratch.bytes.resize(self.slots, 0);
+        // One tensor is bounded by the kernel that makes it, all that a run holds at a time are here:
+        // many that are just small enough are as bad as one that is not.
+        let mut held = 0_u64;
         for step in &self.steps {
             step.run(scratch, inputs, &self.constants, cx)?;
-            let slots = step.outputs().iter().filter_map(|slot| scratch.slots.get(*slot));
-            made = slots.fold(made, |made, tensor| made.saturating_add(shallow_bytes(tensor)));
-            if made > cx.max_tensor_bytes.saturating_mul(4) {
-                return Err(RunError::OverBudget { needed: made });
+            for slot in step.outputs() {
+                let slots = scratch.slots.get(*slot).zip(scratch.bytes.get_mut(*slot));
+                let Some((tensor, bytes)) = slots else { continue };
+                let before = std::mem::replace(bytes, shallow_bytes(tensor));
+                held = held.saturating_sub(before).saturating_add(*bytes);
+            }
+            if held > cx.max_tensor_bytes.saturating_mul(4) {
+                return Err(RunError::OverBudget { needed: held });
             }
             cx.on_time()?;
         }

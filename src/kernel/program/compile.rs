@@ -3,21 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::order::{capture, order};
 use super::slots::Layout;
-use super::{GraphParts, NodeParts, Program, ProgramError, bytes};
+use super::{GraphParts, NodeParts, Program, ProgramError};
+use crate::kernel::standard::convolution::Conv;
 use crate::kernel::standard::matmul;
-use crate::kernel::{self, Fact, FactDim, Kernel, Node, ROUNDED_TO, RunContext};
+use crate::kernel::{self, Fact, FactDim, Kernel, Node, ROUNDED_TO};
 use crate::signature::Labels;
 use crate::tensor::{ElementType, Tensor};
 
 /// If in If in If: nobody exports more.
 const MAX_DEPTH: usize = 8;
-/// How many bytes are read and written to compute ahead, in all: a product of matrices can take
-/// long for its size.
-const MAX_FOLDED: usize = 16 << 20;
-/// Operators that only move elements may have so many times more.
-const MOVES: usize = 64;
 
 /// Makes a program of what the outputs need of a graph.
 pub(super) fn compile(mut parts: GraphParts) -> Result<Program, ProgramError> {
@@ -67,7 +65,7 @@ pub(crate) struct Draft {
     /// The values that the graph is to answer.
     pub(crate) wanted: Vec<usize>,
     names: HashMap<String, usize>,
-    folded: usize,
+    pub(super) folded: usize,
 }
 
 impl Draft {
@@ -121,6 +119,14 @@ impl Draft {
         }
     }
 
+    /// The second dimension of a value, where it is known.
+    pub(crate) fn channels(&self, value: usize) -> Option<usize> {
+        match self.values.get(value)?.fact.as_ref()?.dims.as_ref()?.get(1)? {
+            FactDim::Fixed(n) => Some(*n),
+            _ => None,
+        }
+    }
+
     /// The kernel of a node that reads these values, and what is known of its outputs.
     pub(crate) fn kernel(&self, node: &NodeParts, inputs: &[Option<usize>]) -> Result<Known, ProgramError> {
         let given = self.given(inputs);
@@ -143,14 +149,24 @@ impl Draft {
         node: &NodeParts,
         inputs: &[Option<usize>],
     ) -> Result<Option<Known>, ProgramError> {
-        let is_computed = inputs.first().is_some_and(|i| self.constant(*i).is_none());
-        if !is_computed || !(node.is("Gemm") || node.is("MatMul")) || node.outputs.len() != 1 {
+        let is_computed = |v: usize| self.constant(Some(v)).is_none();
+        let Some(input) = inputs.first().copied().flatten().filter(|v| is_computed(*v)) else {
             return Ok(None);
-        }
-        let planned = matmul::planned(node, &self.given(inputs)).map_err(|e| ProgramError::of(node, e))?;
+        };
+        let given = self.given(inputs);
+        let planned: Option<Box<dyn Kernel>> = if node.outputs.len() != 1 {
+            None
+        } else if node.is("Gemm") || node.is("MatMul") {
+            let layer = matmul::planned(node, &given).map_err(|e| ProgramError::of(node, e))?;
+            layer.map(|l| Box::new(l) as _)
+        } else if node.is("Conv") && self.element(input) == Some(ElementType::F32) {
+            Conv::planned(node, &given).map_err(|e| ProgramError::of(node, e))?.map(|c| Box::new(c) as _)
+        } else {
+            None
+        };
         let Some(planned) = planned else { return Ok(None) };
-        let facts = self.facts(node, &planned, inputs)?;
-        Ok(Some((Box::new(planned), facts)))
+        let facts = self.facts(node, planned.as_ref(), inputs)?;
+        Ok(Some((planned, facts)))
     }
 
     /// Inputs as a [`Node`] states them.
@@ -317,67 +333,19 @@ impl Draft {
         };
         same.then_some(first)
     }
-
-    /// The outputs of a node that has nothing but constants to work on.
-    fn fold(
-        &mut self,
-        node: &NodeParts,
-        kernel: &dyn Kernel,
-        inputs: &[Option<usize>],
-    ) -> Option<Vec<Tensor>> {
-        if node.attributes.graphs().next().is_some() || self.folded >= MAX_FOLDED {
-            return None;
-        }
-        let given: Vec<_> = inputs
-            .iter()
-            .map(|input| match input {
-                None => Some(None),
-                Some(_) => Some(Some(self.constant(*input)?.view())),
-            })
-            .collect::<Option<_>>()?;
-        let mut outputs = vec![Tensor::default(); node.outputs.len()];
-        // A `Constant` is a value of the file, not one that a few bytes blow up to.
-        let is_value = node.is("Constant");
-        let share = if moves(node) { MOVES } else { 1 };
-        let left = (MAX_FOLDED - self.folded).saturating_mul(share);
-        let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
-        if read > left {
-            return None;
-        }
-        let cx = if is_value { RunContext::default() } else { RunContext::of_trial(left as u64) };
-        // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
-        kernel.run(&given, &mut outputs, &cx).ok()?;
-        if !is_value {
-            let written: usize = outputs.iter().map(|t| bytes(t.view())).sum();
-            self.folded = MAX_FOLDED.min(self.folded + (read + written) / share);
-        }
-        Some(outputs)
-    }
 }
 
 impl Value {
+    /// A value that is computed.
+    pub(crate) fn of(element: ElementType, dims: Option<SmallVec<[FactDim; 4]>>) -> Self {
+        Self { fact: Some(Fact { element, dims }), ..Self::default() }
+    }
+
     pub(crate) fn constant(tensor: Arc<Tensor>) -> Self {
         let dims = tensor.dims().iter().map(|n| FactDim::Fixed(*n)).collect();
         let fact = Some(Fact { element: tensor.element_type(), dims: Some(dims) });
         Self { constant: Some(tensor), fact, ..Self::default() }
     }
-}
-
-/// True for an operator that takes no longer than it takes to copy its input.
-fn moves(node: &NodeParts) -> bool {
-    matches!(node.domain.as_str(), "" | "ai.onnx")
-        && matches!(
-            node.operator.as_str(),
-            "Cast"
-                | "Concat"
-                | "Flatten"
-                | "Identity"
-                | "Reshape"
-                | "Slice"
-                | "Squeeze"
-                | "Transpose"
-                | "Unsqueeze"
-        )
 }
 
 /// True where the last dimension of the output is the last dimension of the first input.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::compile::{Draft, Planned};
 use super::step::{Source, Step};
 use super::{Output, Program};
+use crate::kernel::FactDim;
 use crate::tensor::ElementType;
 
 /// Where every value lies.
@@ -20,7 +21,8 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Gives each computed value a slot. One that is not read any more leaves its slot to the next
-    /// of the same type: of another type it would have to allocate.
+    /// of the same type and row: of another type it would have to allocate, and what a larger row
+    /// has more than the one before would be written twice.
     pub(super) fn new(draft: &Draft) -> Self {
         let mut layout =
             Self { sources: vec![Source::Absent; draft.values.len()], slots: 0, constants: Vec::new() };
@@ -33,7 +35,7 @@ impl Layout {
         for value in &draft.wanted {
             last_read.get_mut(*value).into_iter().for_each(|l| *l = usize::MAX);
         }
-        let mut free: HashMap<ElementType, Vec<usize>> = HashMap::new();
+        let mut free: HashMap<(ElementType, usize), Vec<usize>> = HashMap::new();
         for (at, step) in draft.steps.iter().enumerate() {
             for (index, value) in step.inputs.iter().enumerate() {
                 if let Some(value) = value
@@ -43,7 +45,8 @@ impl Layout {
                 }
             }
             for value in &step.outputs {
-                let reused = draft.element(*value).and_then(|e| free.get_mut(&e)?.pop());
+                let reused =
+                    draft.element(*value).and_then(|e| free.get_mut(&(e, row(draft, *value)))?.pop());
                 let slot = reused.unwrap_or_else(|| {
                     layout.slots += 1;
                     layout.slots - 1
@@ -57,7 +60,7 @@ impl Layout {
                     && let (Source::Slot(slot), Some(element)) =
                         (layout.source(Some(*value)), draft.element(*value))
                 {
-                    free.entry(element).or_default().push(slot);
+                    free.entry((element, row(draft, *value))).or_default().push(slot);
                 }
             }
         }
@@ -119,4 +122,12 @@ impl Layout {
     fn set(&mut self, value: usize, source: Source) {
         self.sources.get_mut(value).into_iter().for_each(|s| *s = source);
     }
+}
+
+/// The elements of a row of a value, as far as its dimensions are known.
+fn row(draft: &Draft, value: usize) -> usize {
+    let dims = draft.values.get(value).and_then(|v| v.fact.as_ref()?.dims.as_ref());
+    let fixed =
+        dims.into_iter().flatten().filter_map(|d| if let FactDim::Fixed(n) = d { Some(*n) } else { None });
+    fixed.fold(1, usize::saturating_mul)
 }

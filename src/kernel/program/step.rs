@@ -33,6 +33,8 @@ pub(crate) struct Scratch {
     pub(super) slots: Vec<Tensor>,
     /// The outputs of a step that has them here and there; they are swapped in and out of `slots`.
     active: Vec<Tensor>,
+    /// The bytes that this run has put into each slot.
+    pub(super) bytes: Vec<u64>,
     /// The memory for the arguments of a step that has many.
     arguments: Arguments<'static>,
 }
@@ -67,7 +69,7 @@ impl Step {
         constants: &[Tensor],
         cx: &RunContext,
     ) -> Result<(), RunError> {
-        let Scratch { slots, active, arguments } = scratch;
+        let Scratch { slots, active, arguments, .. } = scratch;
         let count = self.outputs.len();
         let first = self.outputs.first().copied().unwrap_or(0);
         let split = slots.split_at_mut_checked(first);

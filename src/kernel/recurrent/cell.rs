@@ -1,6 +1,7 @@
-//! One time step of the three kinds of cells, and the weights that it needs.
+//! One time step of the three kinds of cells.
 
 use super::activation::Activation;
+use super::parameters::{Parameters, State};
 use crate::kernel::standard::dense::Dense;
 use crate::kernel::{Kernel, RunContext};
 use crate::load::RunError;
@@ -37,87 +38,6 @@ impl Cell {
     }
 }
 
-/// The weights of one direction, laid out for multiplication.
-#[derive(Debug)]
-pub(super) struct Parameters {
-    cell: Cell,
-    hidden: usize,
-    /// Of the input, with all of the biases that can be added ahead.
-    input: Dense,
-    /// Of the state.
-    state: Dense,
-    /// Of the state that has passed the reset gate; of a GRU without `reset_after`.
-    reset: Option<Dense>,
-    /// `Pi`, `Po`, `Pf`; empty where there are none.
-    peepholes: Vec<f32>,
-}
-
-impl Parameters {
-    /// Lays out `W` (`gates * hidden` rows of `width`), `R` (of `hidden`), `B` and `P` of one
-    /// direction; `None` where they do not fit.
-    pub(super) fn new(
-        cell: Cell,
-        (hidden, width): (usize, usize),
-        [w, r, b, p]: [Option<&[f32]>; 4],
-    ) -> Option<Self> {
-        let rows = cell.gates() * hidden;
-        let (w, r) = (w?, r?);
-        let fits = w.len() == rows * width
-            && r.len() == rows * hidden
-            && b.is_none_or(|b| b.len() == 2 * rows)
-            && p.is_none_or(|p| p.len() == 3 * hidden);
-        if !fits {
-            return None;
-        }
-        let weight = |table: &[f32], stride: usize, depth: usize, row: usize| {
-            table.get(row * stride + depth).copied().unwrap_or(0.0)
-        };
-        let mut input = Dense::new("W", (width, rows), |depth, row| weight(w, width, depth, row), &[]);
-        // The candidate of a GRU gets its state's product in a way of its own.
-        let (apart, after) = match cell {
-            Cell::Gru { reset_after } => (!reset_after, reset_after),
-            Cell::Lstm | Cell::Rnn => (false, false),
-        };
-        let state_rows = if apart { 2 * hidden } else { rows };
-        let mut state =
-            Dense::new("R", (hidden, state_rows), |depth, row| weight(r, hidden, depth, row), &[]);
-        let reset = apart.then(|| {
-            Dense::new("R", (hidden, hidden), |depth, row| weight(r, hidden, depth, 2 * hidden + row), &[])
-        });
-        if let Some((of_input, of_state)) = b.and_then(|b| b.split_at_checked(rows)) {
-            input.add_bias(of_input, 1.0);
-            let is_late = |row: usize| after && row >= 2 * hidden;
-            let pick = |late: bool| -> Vec<f32> {
-                of_state
-                    .iter()
-                    .enumerate()
-                    .map(|(row, v)| if is_late(row) == late { *v } else { 0.0 })
-                    .collect()
-            };
-            input.add_bias(&pick(false), 1.0);
-            if after {
-                state.add_bias(&pick(true), 1.0);
-            }
-        }
-        Some(Self { cell, hidden, input, state, reset, peepholes: p.unwrap_or(&[]).to_vec() })
-    }
-
-    /// The products of all inputs, a row each, with their biases.
-    pub(super) fn project(
-        &self,
-        x: TensorView<'_>,
-        to: &mut Tensor,
-        cx: &RunContext,
-    ) -> Result<(), RunError> {
-        self.input.run(&[Some(x)], std::slice::from_mut(to), cx)
-    }
-
-    pub(super) fn memory(&self) -> usize {
-        let reset = self.reset.as_ref().map_or(0, Kernel::memory);
-        self.input.memory() + self.state.memory() + reset + self.peepholes.len() * size_of::<f32>()
-    }
-}
-
 /// What applies to every step of one direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -130,9 +50,10 @@ pub(super) struct Rules {
 /// The states of all sequences of one direction, and room to compute the next.
 #[derive(Debug, Default)]
 pub(super) struct States {
-    /// `[batch, hidden]`.
+    /// `[batch, state_width]`.
     pub(super) h: Vec<f32>,
     pub(super) c: Vec<f32>,
+    next: Vec<f32>,
     products: Tensor,
     gated: Vec<f32>,
     gated_products: Tensor,
@@ -142,32 +63,42 @@ pub(super) struct States {
 
 impl States {
     /// All states zero.
-    pub(super) fn clear(&mut self, batch: usize, cell: Cell, hidden: usize) {
-        for state in [&mut self.h, &mut self.c, &mut self.gated] {
+    pub(super) fn clear(&mut self, batch: usize, parameters: &Parameters) {
+        let (width, gates) = (parameters.state_width(), parameters.cell.gates());
+        for state in [&mut self.h, &mut self.c, &mut self.gated, &mut self.next] {
             state.clear();
-            state.resize(batch * hidden, 0.0);
+            state.resize(batch * width, 0.0);
         }
-        self.sums.resize(cell.gates() * hidden, 0.0);
-        self.gates.resize((cell.gates() + 1) * hidden, 0.0);
+        self.sums.resize(gates * width, 0.0);
+        self.gates.resize((gates + 1) * width, 0.0);
     }
 
-    /// The next states. `rows` has, for each sequence, its part of the projected input at this
-    /// step, or nothing where the sequence has ended.
+    /// The next states. `row` is, for each sequence, its part of the projected input at this step,
+    /// or nothing where the sequence has ended.
     pub(super) fn step<'a>(
         &mut self,
         parameters: &Parameters,
         rules: Rules,
-        rows: impl Iterator<Item = Option<&'a [f32]>> + Clone,
+        row: impl Fn(usize) -> Option<&'a [f32]> + Copy,
         cx: &RunContext,
     ) -> Result<(), RunError> {
         let hidden = parameters.hidden;
-        multiply(&parameters.state, &self.h, hidden, &mut self.products, cx)?;
+        let table = match &parameters.state {
+            State::Table(table) => table,
+            State::Interleaved(weights) => {
+                weights.step(row, &self.h, &mut self.next, &mut self.c);
+                std::mem::swap(&mut self.h, &mut self.next);
+                return Ok(());
+            }
+        };
+        let rows = (0..self.h.len() / hidden).map(row);
+        multiply(table, &self.h, hidden, &mut self.products, cx)?;
         if let Some(reset) = &parameters.reset {
             // The gates first: what they leave of the state is multiplied once more.
-            self.open_gates(parameters, rules, rows.clone());
+            self.open_gates((hidden, table.columns()), rules, rows.clone());
             multiply(reset, &self.gated, hidden, &mut self.gated_products, cx)?;
         }
-        let width = parameters.state.columns();
+        let width = table.columns();
         let products = self.products.values::<f32>().unwrap_or(&[]).chunks_exact(width);
         let states = self.h.chunks_exact_mut(hidden).zip(self.c.chunks_exact_mut(hidden));
         let late = self.gated_products.values::<f32>().unwrap_or(&[]);
@@ -195,12 +126,10 @@ impl States {
     /// `gated = r * h`, of a GRU that resets the state before it is multiplied.
     fn open_gates<'a>(
         &mut self,
-        parameters: &Parameters,
+        (hidden, width): (usize, usize),
         rules: Rules,
         rows: impl Iterator<Item = Option<&'a [f32]>>,
     ) {
-        let hidden = parameters.hidden;
-        let width = parameters.state.columns();
         let products = self.products.values::<f32>().unwrap_or(&[]).chunks_exact(width);
         let states = self.h.chunks_exact(hidden).zip(self.gated.chunks_exact_mut(hidden));
         for ((row, products), (h, gated)) in rows.zip(products).zip(states) {

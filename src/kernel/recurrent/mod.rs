@@ -5,6 +5,8 @@
 
 mod activation;
 mod cell;
+mod fused;
+mod parameters;
 
 use std::cell::RefCell;
 
@@ -12,7 +14,8 @@ use smallvec::{SmallVec, smallvec};
 use thread_local::ThreadLocal;
 
 use self::activation::Activation;
-use self::cell::{Cell, Parameters, Rules, States};
+use self::cell::{Cell, Rules, States};
+use self::parameters::Parameters;
 use super::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
 use crate::load::RunError;
 use crate::tensor::{ElementType, Tensor, TensorView};
@@ -164,10 +167,17 @@ impl Recurrent {
                     let each = values?.len() / count;
                     values?.get(direction * each..(direction + 1) * each)
                 });
-                Parameters::new(self.cell, (self.hidden, width), parts)
+                Parameters::new(self.cell, self.is_usual(direction), (self.hidden, width), parts)
                     .ok_or(refuse("weights that fit hidden_size"))
             })
             .collect()
+    }
+
+    /// True where a step of this direction has the activations that everybody uses, and nothing else.
+    fn is_usual(&self, direction: usize) -> bool {
+        let usual = self.cell.activations();
+        let activations = self.activations.get(direction).and_then(|a| a.get(..usual.len()));
+        activations == Some(usual) && self.clip.is_none() && !self.couple
     }
 
     fn extent(&self, inputs: &[Option<TensorView<'_>>]) -> Result<Extent, RunError> {
@@ -198,10 +208,10 @@ impl Recurrent {
             run.cx,
         )?;
         let projected = projected.values::<f32>().unwrap_or(&[]);
-        let width = self.cell.gates() * hidden;
-        states.clear(extent.batch, self.cell, hidden);
-        run.initial_state(5, index, &mut states.h)?;
-        run.initial_state(6, index, &mut states.c)?;
+        let (width, state_width) = (parameters.projected_width(), parameters.state_width());
+        states.clear(extent.batch, parameters);
+        run.initial_state(5, index, state_width, &mut states.h)?;
+        run.initial_state(6, index, state_width, &mut states.c)?;
         let rules = Rules {
             activations: self.activations.get(index).copied().ok_or(refuse("activations"))?,
             clip: self.clip,
@@ -216,13 +226,14 @@ impl Recurrent {
                 });
                 (step < length).then(|| if reversed { length - 1 - step } else { step })
             };
-            let rows = (0..extent.batch).map(|sequence| {
+            let row = |sequence: usize| {
                 let from = extent.row(time(sequence)?, sequence) * width;
                 projected.get(from..from + width)
-            });
-            states.step(parameters, rules, rows, run.cx)?;
+            };
+            states.step(parameters, rules, row, run.cx)?;
             let Some(y) = outputs.all.as_deref_mut() else { continue };
-            for (sequence, state) in states.h.chunks_exact(hidden).enumerate() {
+            for (sequence, state) in states.h.chunks_exact(state_width).enumerate() {
+                let state = state.get(..hidden).unwrap_or(state);
                 let at = extent.at(time(sequence).unwrap_or(step), index, sequence);
                 let to = y.get_mut(at..at + hidden).ok_or(refuse("an output row"))?;
                 if time(sequence).is_some() { to.copy_from_slice(state) } else { to.fill(0.0) }
@@ -230,7 +241,8 @@ impl Recurrent {
         }
         for (target, states) in [(&mut outputs.last, &states.h), (&mut outputs.last_cell, &states.c)] {
             let Some(target) = target.as_deref_mut() else { continue };
-            for (sequence, state) in states.chunks_exact(hidden).enumerate() {
+            for (sequence, state) in states.chunks_exact(state_width).enumerate() {
+                let state = state.get(..hidden).unwrap_or(state);
                 let at = extent.last(index, sequence);
                 target.get_mut(at..at + hidden).ok_or(refuse("an output row"))?.copy_from_slice(state);
             }
@@ -250,14 +262,23 @@ struct Run<'a, 'v> {
 
 impl Run<'_, '_> {
     /// Copies one direction of an initial state, where there is one.
-    fn initial_state(&self, input: usize, direction: usize, to: &mut [f32]) -> Result<(), RunError> {
+    fn initial_state(
+        &self,
+        input: usize,
+        direction: usize,
+        width: usize,
+        to: &mut [f32],
+    ) -> Result<(), RunError> {
         let Some(given) = self.inputs.get(input).copied().flatten() else { return Ok(()) };
         let wrong = refuse("an initial state of the shape of the last one");
-        let values = given.values::<f32>().filter(|v| v.len() == self.extent.directions * to.len());
+        let hidden = self.extent.hidden;
+        let all = self.extent.directions * self.extent.batch * hidden;
+        let values = given.values::<f32>().filter(|v| v.len() == all);
         let values = values.ok_or(wrong.clone())?;
-        for (sequence, state) in to.chunks_exact_mut(self.extent.hidden).enumerate() {
+        for (sequence, state) in to.chunks_exact_mut(width).enumerate() {
             let from = self.extent.last(direction, sequence);
-            state.copy_from_slice(values.get(from..from + self.extent.hidden).ok_or(wrong.clone())?);
+            let values = values.get(from..from + hidden).ok_or(wrong.clone())?;
+            state.iter_mut().zip(values).for_each(|(to, v)| *to = *v);
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 use pulp::Arch;
 use smallvec::SmallVec;
 
+use super::activation::Activation;
 use super::panels::Multiply;
 use super::support::{Args, Dims, Facts, Run, like};
+use super::tile::PANEL;
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
 use crate::tensor::{ElementType, Tensor, TensorView};
 
-/// The columns that are computed together; zeros fill the last ones up.
-pub(super) const PANEL: usize = 16;
 /// With so few columns each is a sum along the row, not a part of a panel.
 const MAX_DOT_COLUMNS: usize = 4;
 
@@ -36,16 +36,6 @@ pub(super) enum Weights {
     Panels(Vec<[f32; PANEL]>),
     /// Column by column.
     Columns(Vec<f32>),
-}
-
-/// What becomes of each element at the end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Activation {
-    None,
-    Relu,
-    LeakyRelu(f32),
-    Sigmoid,
-    Tanh,
 }
 
 impl Dense {
@@ -207,6 +197,8 @@ mod tests {
             Activation::Sigmoid,
             Activation::Tanh,
             Activation::LeakyRelu(0.1),
+            Activation::Clip(0.0, 6.0),
+            Activation::HardSwish,
             Activation::None,
         ] {
             let mut layer = Dense::new("Gemm", (2, 20), weight, &[]);

@@ -1,7 +1,9 @@
-//! Standard operators that stand around the others in exported tabular models.
+//! The standard operators: those that stand around the others in exported tabular models, and those
+//! of small networks.
 
 use super::{BuildError, Kernel, Node};
 
+pub(crate) mod activation;
 mod algebra;
 mod attention;
 mod binary;
@@ -12,6 +14,7 @@ mod cast;
 pub(crate) mod chain;
 mod channels;
 mod control;
+pub(crate) mod convolution;
 mod create;
 mod deform;
 pub(crate) mod dense;
@@ -39,6 +42,7 @@ mod slice;
 mod spectral;
 mod strided;
 mod support;
+pub(crate) mod tile;
 mod unary;
 mod unpool;
 pub(crate) mod vector;
@@ -211,6 +215,11 @@ const OPERATORS: &[&str] = &[
     "MelWeightMatrix",
     "DFT",
     "STFT",
+    "Conv",
+    "MaxPool",
+    "AveragePool",
+    "GlobalMaxPool",
+    "GlobalAveragePool",
 ];
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -256,6 +265,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         deform::build,
         #[cfg(feature = "onnx")]
         spectral::build,
+        convolution::build,
     ] {
         match family(name, node) {
             Err(BuildError::Unsupported) => {}

@@ -2,8 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::dense::{Activation, Dense, PANEL, Weights};
-use super::vector;
+use super::dense::{Dense, Weights};
+use super::tile::{PANEL, Sums, accumulate, load, store};
 
 /// The rows and the depth that are worked on at a time, so that they stay in the second-level cache.
 const ROW_BLOCK: usize = 128;
@@ -31,7 +31,7 @@ impl WithSimd for Multiply<'_> {
             for to in to.chunks_exact_mut(columns) {
                 to.iter_mut().zip(&layer.bias).for_each(|(to, b)| *to = *b);
             }
-            activate(to, layer.activation);
+            layer.activation.apply(to);
             return;
         }
         for block in 0..rows.div_ceil(ROW_BLOCK) {
@@ -42,32 +42,17 @@ impl WithSimd for Multiply<'_> {
                 Weights::Planned => {}
                 Weights::Columns(weights) => dots(simd, weights, &layer.bias, depth, x, to),
                 Weights::Panels(panels) => match PANEL / S::F32_LANES {
-                    1 => by_panels::<S, 8, 2, 1>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    2 => by_panels::<S, 4, 1, 2>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    4 => by_panels::<S, 4, 1, 4>(simd, panels, &layer.bias, (depth, columns), x, to),
-                    _ => plain(panels, &layer.bias, (depth, columns), x, to),
+                    1 => by_panels::<S, 8, 2, 1>(simd, panels, layer, x, to),
+                    2 => by_panels::<S, 4, 1, 2>(simd, panels, layer, x, to),
+                    4 => by_panels::<S, 4, 1, 4>(simd, panels, layer, x, to),
+                    _ => plain(panels, layer, x, to),
                 },
             }
-            activate(to, layer.activation);
+            let is_done = matches!(layer.weights, Weights::Panels(_)) && layer.activation.is_short();
+            if !is_done {
+                layer.activation.apply(to);
+            }
         }
-    }
-}
-
-#[inline(always)]
-fn activate(values: &mut [f32], activation: Activation) {
-    match activation {
-        Activation::None => {}
-        Activation::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
-        Activation::LeakyRelu(slope) => each(values, |x| if x < 0.0 { x * slope } else { x }),
-        Activation::Sigmoid => each(values, vector::sigmoid_one),
-        Activation::Tanh => each(values, vector::tanh_one),
-    }
-}
-
-#[inline(always)]
-fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
-    for x in values {
-        *x = f(*x);
     }
 }
 
@@ -99,11 +84,11 @@ fn dots<S: Simd>(simd: S, weights: &[f32], bias: &[f32], depth: usize, x: &[f32]
 fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     simd: S,
     panels: &[[f32; PANEL]],
-    bias: &[f32],
-    (depth, columns): (usize, usize),
+    layer: &Dense,
     x: &[f32],
     to: &mut [f32],
 ) {
+    let (depth, columns) = (layer.depth, layer.columns);
     let rows = to.len() / columns;
     let block = |panel: usize, from: usize, end: usize| {
         panels.get(panel * depth + from..panel * depth + end).unwrap_or(&[])
@@ -111,8 +96,7 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     let count = columns.div_ceil(PANEL);
     for start in (0..depth).step_by(DEPTH_BLOCK) {
         let end = depth.min(start + DEPTH_BLOCK);
-        let mut cell =
-            Cell { simd, bias, columns, first: start == 0, x, depth, range: (start, end), to: &mut *to };
+        let mut cell = Cell { simd, layer, x, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
         for panel in (0..count - count % P).step_by(P) {
             let several = std::array::from_fn::<_, P, _>(|i| block(panel + i, start, end));
@@ -146,12 +130,8 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
 /// What the parts of a product have in common.
 struct Cell<'a, S> {
     simd: S,
-    bias: &'a [f32],
-    columns: usize,
-    /// Sums begin with the bias, then with what is there.
-    first: bool,
+    layer: &'a Dense,
     x: &'a [f32],
-    depth: usize,
     range: (usize, usize),
     to: &'a mut [f32],
 }
@@ -167,48 +147,42 @@ impl<S: Simd> Cell<'_, S> {
         panel: usize,
         panels: [&[[f32; PANEL]]; P],
     ) {
-        let simd = self.simd;
+        let (simd, layer) = (self.simd, self.layer);
+        let (depth, columns) = (layer.depth, layer.columns);
         let deep = panels.iter().map(|p| p.len()).min().unwrap_or(0);
-        let panels = panels.map(|p| &p[..deep]);
         let x: [&[f32]; R] = std::array::from_fn(|r| {
-            let start = (row + r) * self.depth + self.range.0;
+            let start = (row + r) * depth + self.range.0;
             &self.x[start..start + deep]
         });
-        let mut sums = [[[simd.splat_f32s(0.0); V]; P]; R];
+        let mut sums: Sums<S, R, P, V> = [[[simd.splat_f32s(0.0); V]; P]; R];
         for r in 0..R {
             for p in 0..P {
                 let column = (panel + p) * PANEL;
                 for v in 0..V {
                     let at = column + v * S::F32_LANES;
-                    sums[r][p][v] = if self.first {
-                        load(simd, &self.bias[at..at + S::F32_LANES])
+                    // Sums begin with the bias, then with what is there.
+                    sums[r][p][v] = if self.range.0 == 0 {
+                        load(simd, &layer.bias[at..at + S::F32_LANES])
                     } else {
-                        let end = self.columns.min(at + S::F32_LANES).max(at);
-                        let line = (row + r) * self.columns;
+                        let end = columns.min(at + S::F32_LANES).max(at);
+                        let line = (row + r) * columns;
                         load(simd, self.to.get(line + at..line + end).unwrap_or(&[]))
                     };
                 }
             }
         }
-        for k in 0..deep {
-            for p in 0..P {
-                let (b, _) = S::as_simd_f32s(&panels[p][k]);
-                for r in 0..R {
-                    let a = simd.splat_f32s(x[r][k]);
-                    for v in 0..V {
-                        sums[r][p][v] = simd.mul_add_e_f32s(a, b[v], sums[r][p][v]);
-                    }
-                }
-            }
-        }
+        let sums = accumulate::<S, R, P, V>(simd, x, panels, sums);
+        let is_last = self.range.1 == depth;
         for r in 0..R {
-            let line = &mut self.to[(row + r) * self.columns..(row + r + 1) * self.columns];
+            let line = &mut self.to[(row + r) * columns..(row + r + 1) * columns];
             for p in 0..P {
                 for v in 0..V {
                     let at = (panel + p) * PANEL + v * S::F32_LANES;
                     let end = line.len().min(at + S::F32_LANES);
                     if at < end {
-                        store(simd, &mut line[at..end], sums[r][p][v]);
+                        let sums = sums[r][p][v];
+                        let sums = if is_last { layer.activation.of_register(simd, sums) } else { sums };
+                        store(simd, &mut line[at..end], sums);
                     }
                 }
             }
@@ -216,34 +190,18 @@ impl<S: Simd> Cell<'_, S> {
     }
 }
 
-#[inline(always)]
-fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
-    match S::as_simd_f32s(values) {
-        ([all], _) => *all,
-        _ => simd.partial_load_f32s(values),
-    }
-}
-
-#[inline(always)]
-fn store<S: Simd>(simd: S, to: &mut [f32], values: S::f32s) {
-    if to.len() == S::F32_LANES {
-        if let ([all], _) = S::as_mut_simd_f32s(to) {
-            *all = values;
-        }
-    } else {
-        simd.partial_store_f32s(to, values);
-    }
-}
-
 /// For processors without vector registers.
-fn plain(panels: &[[f32; PANEL]], bias: &[f32], (depth, columns): (usize, usize), x: &[f32], to: &mut [f32]) {
-    for (to, x) in to.chunks_exact_mut(columns).zip(x.chunks_exact(depth)) {
-        let sums = to.chunks_mut(PANEL).zip(panels.chunks_exact(depth)).zip(bias.chunks(PANEL));
+fn plain(panels: &[[f32; PANEL]], layer: &Dense, x: &[f32], to: &mut [f32]) {
+    for (line, x) in to.chunks_exact_mut(layer.columns).zip(x.chunks_exact(layer.depth)) {
+        let sums = line.chunks_mut(PANEL).zip(panels.chunks_exact(layer.depth)).zip(layer.bias.chunks(PANEL));
         for ((to, panel), bias) in sums {
             to.iter_mut().zip(bias).for_each(|(to, b)| *to = *b);
             for (x, weights) in x.iter().zip(panel) {
                 to.iter_mut().zip(weights).for_each(|(to, w)| *to += x * w);
             }
         }
+    }
+    if layer.activation.is_short() {
+        layer.activation.apply(to);
     }
 }

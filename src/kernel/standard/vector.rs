@@ -62,18 +62,36 @@ impl<F: Fn(f32) -> f32> WithSimd for MapInPlace<'_, F> {
 /// `e^x = 2^n e^r` with `|r| <= ln(2) / 2` and a polynomial for `e^r`; `2^n` in two factors, as `n`
 /// alone can be past the exponents that there are.
 #[inline(always)]
-#[allow(clippy::cast_possible_truncation, reason = "n is within the exponents of two factors")]
-#[expect(clippy::many_single_char_names, reason = "the names of the mathematics")]
 pub(crate) fn exp_one(x: f32) -> f32 {
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 * 2^23 rounds to a whole number, without a call.
-    const ROUND: f32 = 12_582_912.0;
     // A comparison with NaN is false, so that NaN goes through.
     let bounded = if x > 89.0 { 89.0 } else { x };
     let bounded = if bounded < -104.0 { -104.0 } else { bounded };
-    let n = (bounded * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = n.mul_add(-LN_2_HIGH, bounded);
+    let (n, rest) = split(bounded);
+    let half = n >> 1;
+    (rest + 1.0) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// `e^x - 1`, exact to a few units near 0 too, where the 1 would swallow all; for `x` within 20, at
+/// which it stops.
+#[inline(always)]
+fn exp_less_one(x: f32) -> f32 {
+    let bounded = if x > 20.0 { 20.0 } else { x };
+    let bounded = if bounded < -20.0 { -20.0 } else { bounded };
+    let (n, rest) = split(bounded);
+    let scale = power_of_two(n);
+    rest.mul_add(scale, scale - 1.0)
+}
+
+/// `n` and `e^r - 1`, where `x = n ln(2) + r`. Of a NaN, `n` is anything and the other NaN.
+#[inline(always)]
+fn split(x: f32) -> (i32, f32) {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // Adding 1.5 * 2^23 rounds to a whole number, which is then in the last bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN_2_HIGH, x);
     let r = n.mul_add(-LN_2_LOW, r);
     let p = 1.987_569_1e-4_f32;
     let p = p.mul_add(r, 1.398_199_9e-3);
@@ -81,16 +99,13 @@ pub(crate) fn exp_one(x: f32) -> f32 {
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 5.000_000_3e-1);
-    let e = p.mul_add(r * r, r) + 1.0;
-    // NaN becomes 0 here, and e is NaN.
-    let n = n as i32;
-    let half = n >> 1;
-    e * power_of_two(half) * power_of_two(n - half)
+    let whole = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+    (whole, p.mul_add(r * r, r))
 }
 
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23).cast_unsigned())
+    f32::from_bits((n.wrapping_add(127) << 23).cast_unsigned())
 }
 
 #[inline(always)]
@@ -98,18 +113,18 @@ pub(crate) fn sigmoid_one(x: f32) -> f32 {
     1.0 / (1.0 + exp_one(-x))
 }
 
-/// By `e^2x`, and by a polynomial near 0, where that would cancel.
+/// `(e^2x - 1) / (e^2x + 1)`.
 #[inline(always)]
 pub(crate) fn tanh_one(x: f32) -> f32 {
-    let square = x * x;
-    let p = -5.704_988_7e-3_f32;
-    let p = p.mul_add(square, 2.063_909e-2);
-    let p = p.mul_add(square, -5.373_971_6e-2);
-    let p = p.mul_add(square, 1.333_144_2e-1);
-    let p = p.mul_add(square, -3.333_328e-1);
-    let near = (p * square).mul_add(x, x);
-    let far = 1.0 - 2.0 / (exp_one(2.0 * x.abs()) + 1.0);
-    if x.abs() < 0.625 { near } else { far.copysign(x) }
+    let e = exp_less_one(2.0 * x);
+    e / (e + 2.0)
+}
+
+/// `tanh(x) / (1 + e^-gate)`: a tanh behind a gate, with one division.
+#[inline(always)]
+pub(crate) fn gated_tanh_one(x: f32, gate: f32) -> f32 {
+    let e = exp_less_one(2.0 * x);
+    e / ((e + 2.0) * (1.0 + exp_one(-gate)))
 }
 
 /// The error function, within 1.5e-7 of `f32` precision and better: a continued series near 0, a

@@ -40,9 +40,8 @@ use crate::tensor::ElementType;
 /// then kept while the first is.
 const SMALL_CONSTANTS: u64 = 16 << 20;
 
-/// Operators that tract has fast code for, and that are in no tabular model.
-const NETWORK_OPERATORS: [&str; 7] =
-    ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"];
+/// Operators that tract has fast code for and that are in no tabular model.
+const NETWORK_OPERATORS: [&str; 2] = ["ConvTranspose", "Resize"];
 
 /// The loader of ONNX files.
 pub(crate) fn loader() -> Arc<dyn Loader> {
@@ -151,7 +150,7 @@ fn has_network_operators(parts: &GraphParts) -> bool {
 
 /// True where no operator is one that a kernel may turn out not to have.
 fn is_plain(parts: &GraphParts) -> bool {
-    const PLAIN: [&str; 20] = [
+    const PLAIN: [&str; 23] = [
         "Gemm",
         "MatMul",
         "Add",
@@ -172,8 +171,21 @@ fn is_plain(parts: &GraphParts) -> bool {
         "Clip",
         "Cast",
         "Dropout",
+        "GlobalMaxPool",
+        "GlobalAveragePool",
+        "Concat",
     ];
-    parts.nodes.iter().all(|node| node.domain.is_empty() && PLAIN.contains(&node.operator.as_str()))
+    let is_plain = |node: &NodeParts| match node.operator.as_str() {
+        // The forms that there are kernels for.
+        "Conv" | "MaxPool" | "AveragePool" => {
+            node.attributes.ints("kernel_shape").is_ok_and(|k| (1..=3).contains(&k.len()))
+        }
+        "BatchNormalization" => {
+            node.version >= 7 && node.outputs.len() == 1 && !node.attributes.contains("training_mode")
+        }
+        operator => PLAIN.contains(&operator),
+    };
+    parts.nodes.iter().all(|node| node.domain.is_empty() && is_plain(node))
 }
 
 /// True where an operator may refuse some values of the right shape, such as an unknown category,

@@ -1,4 +1,4 @@
-//! The engine for what only tract runs: convolutions, recurrent layers and the like. Operators
+//! The engine for what only tract runs: transposed convolutions, resizing and the like. Operators
 //! that have a kernel and that tract lacks, or computes wrongly, are our kernels in its graph.
 #![allow(clippy::wildcard_imports, reason = "tract is used by its prelude")]
 

@@ -54,7 +54,7 @@ impl Sketch {
         self
     }
 
-    /// Adds to `from` what a convolution makes of nothing, so that tract has to run the graph.
+    /// Adds to `from` what a transposed convolution makes of nothing, so that tract has to run the graph.
     fn through_tract(self, from: &str) -> Self {
         self.ints("zero_shape", &[1, 1, 4])
             .constant("zero", &Tensor::scalar(0.0_f32))
@@ -62,7 +62,7 @@ impl Sketch {
             .node("ReduceMean", &["x"], "mean")
             .node("Mul", &["mean", "zero"], "nothing")
             .node("Expand", &["zero", "zero_shape"], "zeros")
-            .node("Conv", &["zeros", "kernel"], "convolved")
+            .node("ConvTranspose", &["zeros", "kernel"], "convolved")
             .node_with("ReduceSum", &["convolved"], "sum", &[("keepdims", 0)])
             .node("Add", &[from, "sum"], "y")
     }

@@ -1,0 +1,312 @@
+//! The largest or the mean of what a window sees: `MaxPool`, `AveragePool` and their global forms.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::conv::{images_of, output_dims};
+use super::image::{Order, Source, place, transpose};
+use super::plain;
+use super::window::{Extent, Grid, Window, count};
+use crate::kernel::standard::support::{
+    Args, Built, FactDims, Facts, Run, fact, float_type, like, number_type,
+};
+use crate::kernel::standard::tile::{load, store};
+use crate::kernel::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
+use crate::tensor::{DataView, ElementType, Tensor, TensorView};
+
+/// What becomes of the elements that a window sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// NaN where there is one.
+    Max,
+    /// Over the elements, or over the borders as well.
+    Mean { with_borders: bool },
+}
+
+/// A pooling operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    operator: &'static str,
+    arch: Arch,
+    pub(super) kind: Kind,
+    /// `None` where it is the whole grid.
+    pub(super) window: Option<Window>,
+    /// The places of the largest elements are wanted too.
+    with_places: bool,
+    /// They are counted column by column.
+    column_major: bool,
+    pub(super) from: Order,
+    pub(super) to: Order,
+}
+
+impl Pool {
+    /// The pooling that a node states.
+    pub(crate) fn of(name: &'static str, node: &Node<'_>) -> Result<Self, BuildError> {
+        let attributes = node.attributes;
+        let with_borders = attributes.int("count_include_pad")?.unwrap_or(0) != 0;
+        let (kind, is_global) = match name {
+            "MaxPool" => (Kind::Max, false),
+            "AveragePool" => (Kind::Mean { with_borders }, false),
+            "GlobalMaxPool" => (Kind::Max, true),
+            "GlobalAveragePool" => (Kind::Mean { with_borders: false }, true),
+            _ => return Err(BuildError::Unsupported),
+        };
+        let window = if is_global {
+            None
+        } else {
+            let sizes = attributes.ints("kernel_shape")?;
+            let kernel: Option<Vec<usize>> = sizes.iter().map(|s| usize::try_from(*s).ok()).collect();
+            let kernel = kernel.ok_or_else(|| BuildError::invalid("kernel_shape: expected sizes"))?;
+            Some(Window::read(attributes, &kernel)?)
+        };
+        Ok(Self {
+            operator: name,
+            arch: Arch::new(),
+            kind,
+            window,
+            with_places: node.outputs > 1,
+            column_major: attributes.int("storage_order")?.unwrap_or(0) != 0,
+            from: Order::First,
+            to: Order::First,
+        })
+    }
+
+    /// The same between images that lie so.
+    pub(crate) fn between(mut self, from: Order, to: Order) -> Self {
+        (self.from, self.to) = (from, to);
+        self
+    }
+
+    /// True where only the places of all windows see elements, as many as there are taps.
+    pub(super) fn is_plain_max(&self) -> bool {
+        self.kind == Kind::Max && self.window.is_some()
+    }
+
+    pub(super) fn grid(&self, spatial: &[usize]) -> Option<Grid> {
+        match &self.window {
+            Some(window) => window.grid(spatial),
+            None => Window::whole(spatial),
+        }
+    }
+
+    fn fast(&self, args: Args<'_, '_>, x: &[f32], outputs: &mut [Tensor], cx: &RunContext) -> Run {
+        let (images, channels, spatial) =
+            images_of(args.get(0)?.dims(), self.from).ok_or_else(|| args.fail("a batch of images"))?;
+        let grid = self.grid(&spatial).ok_or_else(|| args.fail("an image that its window fits"))?;
+        let places = count(&grid, |e| e.output);
+        let dims = output_dims(images, channels, &grid, spatial.len(), self.to);
+        let elements = count(&grid, |e| e.input);
+        let turned = if self.from == Order::First && channels > 1 { elements * channels } else { 0 };
+        let made = if self.to == Order::First && channels > 1 { places * channels } else { 0 };
+        let [to, rest @ ..] = outputs else { return Err(args.fail("an output")) };
+        let to = cx.reset::<f32>(to, &dims)?;
+        let mut own = Tensor::default();
+        let workspace = cx.reset::<f32>(rest.first_mut().unwrap_or(&mut own), &[turned + made])?;
+        if places * channels == 0 || elements == 0 {
+            to.fill(0.0);
+            return Ok(());
+        }
+        let (turned, made) = workspace.split_at_mut(turned);
+        let work = Work { kind: self.kind, grid: &grid, channels, x, to, turned, made };
+        self.arch.dispatch(work);
+        Ok(())
+    }
+}
+
+impl Pool {
+    /// For what is rare: other types than `f32`, and the places of the largest elements.
+    fn by_definition(
+        &self,
+        args: Args<'_, '_>,
+        input: TensorView<'_>,
+        outputs: &mut [Tensor],
+        cx: &RunContext,
+    ) -> Run {
+        let (images, channels, spatial) =
+            images_of(input.dims(), Order::First).ok_or_else(|| args.fail("a batch of images"))?;
+        let grid = self.grid(&spatial).ok_or_else(|| args.fail("an image that its window fits"))?;
+        let dims = output_dims(images, channels, &grid, spatial.len(), Order::First);
+        let (to, rest) = outputs.split_first_mut().ok_or_else(|| args.fail("an output"))?;
+        match self.kind {
+            Kind::Max => {
+                let places = match rest.first_mut() {
+                    Some(places) => Some(cx.reset::<i64>(places, &dims)?),
+                    None => None,
+                };
+                number_type!(args, input, v => {
+                    plain::largest(v, &grid, cx.reset(to, &dims)?, places, self.column_major);
+                    Ok(())
+                })
+            }
+            Kind::Mean { with_borders } => float_type!(args, input, v => {
+                plain::mean(v, &grid, with_borders, cx.reset(to, &dims)?);
+                Ok(())
+            }),
+        }
+    }
+}
+
+/// The kernel of a pooling node.
+pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
+    Ok(Box::new(Pool::of(name, node)?))
+}
+
+impl Kernel for Pool {
+    /// A second output is room to work in where the node states only one.
+    fn run(&self, inputs: &[Option<TensorView<'_>>], outputs: &mut [Tensor], cx: &RunContext) -> Run {
+        let args = Args { operator: self.operator, inputs };
+        let input = args.get(0)?;
+        match input.data() {
+            DataView::F32(x) if !self.with_places => self.fast(args, x, outputs, cx),
+            _ => self.by_definition(args, input, outputs, cx),
+        }
+    }
+
+    fn facts(&self, inputs: &[Option<Fact>]) -> Facts {
+        let element = fact(inputs, 0)?.element;
+        if !element.is_float() && self.kind != Kind::Max {
+            return Err(BuildError::Unsupported);
+        }
+        if !element.is_float() && !matches!(element, ElementType::I8 | ElementType::U8) {
+            return Err(BuildError::Unsupported);
+        }
+        let dims = like(inputs, 0).map(|dims| pooled_dims(&dims, |spatial| self.grid(spatial)));
+        Ok(smallvec::smallvec![
+            Fact { element, dims: dims.clone() },
+            Fact { element: ElementType::I64, dims }
+        ])
+    }
+}
+
+/// The dimensions of the output as far as those of the input are known.
+pub(super) fn pooled_dims(dims: &FactDims, grid: impl Fn(&[usize]) -> Option<Grid>) -> FactDims {
+    let mut out = dims.clone();
+    let sizes: Option<Vec<usize>> =
+        dims.iter().skip(2).map(|d| if let FactDim::Fixed(n) = d { Some(*n) } else { None }).collect();
+    let known = sizes.and_then(|sizes| Some((sizes.len(), grid(&sizes)?)));
+    for (index, dim) in out.iter_mut().skip(2).enumerate() {
+        let output = known.as_ref().and_then(|(rank, grid)| super::window::outputs(grid, *rank).nth(index));
+        *dim = output.map_or(FactDim::Unknown, FactDim::Fixed);
+    }
+    out
+}
+
+/// All images of a run.
+struct Work<'a> {
+    kind: Kind,
+    grid: &'a Grid,
+    channels: usize,
+    x: &'a [f32],
+    to: &'a mut [f32],
+    /// Room for an image with its channels last, and for a result; empty where they are so already.
+    turned: &'a mut [f32],
+    made: &'a mut [f32],
+}
+
+impl WithSimd for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { kind, grid, channels, x, to, turned, made } = self;
+        let pitch = grid.map(|e| e.input);
+        let (image, result) = (count(grid, |e| e.input) * channels, count(grid, |e| e.output) * channels);
+        for (x, to) in x.chunks_exact(image).zip(to.chunks_exact_mut(result)) {
+            let values = if turned.is_empty() {
+                x
+            } else {
+                place(x, Order::First, &grid.map(bare), channels, turned, pitch);
+                &*turned
+            };
+            let source = Source { values, pitch, channels };
+            if made.is_empty() {
+                pool(simd, kind, grid, source, to);
+            } else {
+                pool(simd, kind, grid, source, made);
+                transpose(made, channels, to);
+            }
+        }
+    }
+}
+
+const fn bare(extent: Extent) -> Extent {
+    Extent { before: 0, after: 0, ..extent }
+}
+
+/// One image with its channels last, into one.
+#[inline(always)]
+pub(super) fn pool<S: Simd>(simd: S, kind: Kind, grid: &Grid, source: Source<'_>, to: &mut [f32]) {
+    let [z, y, x] = grid;
+    let mut places = to.chunks_exact_mut(source.channels);
+    for at_z in 0..z.output {
+        let seen_z = z.seen(at_z);
+        for at_y in 0..y.output {
+            let seen_y = y.seen(at_y);
+            for at_x in 0..x.output {
+                let seen = [seen_z, seen_y, x.seen(at_x)];
+                let Some(to) = places.next() else { return };
+                let at = [at_z, at_y, at_x];
+                let scale = match kind {
+                    Kind::Max => 1.0,
+                    Kind::Mean { with_borders } => 1.0 / divisor(grid, at, seen, with_borders) as f32,
+                };
+                window(simd, kind, grid, source, at, seen, scale, to);
+            }
+        }
+    }
+}
+
+/// How many taps a mean is of.
+#[inline(always)]
+pub(super) fn divisor(grid: &Grid, at: [usize; 3], seen: [(usize, usize); 3], with_borders: bool) -> usize {
+    let mut taps = 1;
+    for ((extent, at), (first, end)) in grid.iter().zip(at).zip(seen) {
+        taps *= if with_borders {
+            // Taps behind the border are not counted.
+            let room = (extent.input + extent.before + extent.after).saturating_sub(at * extent.stride);
+            extent.kernel.min(room.div_ceil(extent.dilation))
+        } else {
+            end.saturating_sub(first)
+        };
+    }
+    taps
+}
+
+/// One place of the window, all channels.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
+fn window<S: Simd>(
+    simd: S,
+    kind: Kind,
+    grid: &Grid,
+    source: Source<'_>,
+    at: [usize; 3],
+    [seen_z, seen_y, seen_x]: [(usize, usize); 3],
+    scale: f32,
+    to: &mut [f32],
+) {
+    let [z, y, x] = grid;
+    let channels = source.channels;
+    for channel in (0..channels).step_by(S::F32_LANES) {
+        let end = channels.min(channel + S::F32_LANES);
+        let mut sum = simd.splat_f32s(if kind == Kind::Max { f32::NEG_INFINITY } else { 0.0 });
+        for tap_z in seen_z.0..seen_z.1 {
+            for tap_y in seen_y.0..seen_y.1 {
+                let line = z.at(at[0], tap_z) * source.pitch[1] + y.at(at[1], tap_y);
+                for tap_x in seen_x.0..seen_x.1 {
+                    let from = (line * source.pitch[2] + x.at(at[2], tap_x)) * channels;
+                    let value = load(simd, source.values.get(from + channel..from + end).unwrap_or(&[]));
+                    sum = if kind == Kind::Max {
+                        let larger = simd.select_f32s(simd.less_than_f32s(sum, value), value, sum);
+                        simd.select_f32s(simd.equal_f32s(value, value), larger, value)
+                    } else {
+                        simd.add_f32s(sum, value)
+                    };
+                }
+            }
+        }
+        if kind != Kind::Max {
+            sum = simd.mul_f32s(sum, simd.splat_f32s(scale));
+        }
+        store(simd, to.get_mut(channel..end).unwrap_or(&mut []), sum);
+    }
+}
