@@ -17,7 +17,6 @@ pub(crate) struct Entry {
     pub signature: Option<String>,
     pub rtol: f64,
     pub atol: f64,
-    pub recurrent: bool,
     pub note: String,
     batches: Vec<usize>,
 }
@@ -30,11 +29,6 @@ impl Entry {
     /// The directories of samples, with the number of rows in each.
     pub(crate) fn samples(&self) -> impl Iterator<Item = (usize, PathBuf)> {
         self.batches.iter().map(|batch| (*batch, self.folder().join(format!("batch_{batch}"))))
-    }
-
-    /// True for TensorFlow's own recurrent layers, for which an error that says what to do is enough.
-    pub(crate) fn may_be_refused(&self) -> bool {
-        self.recurrent && matches!(self.format.as_str(), "graphdef" | "saved_model")
     }
 
     fn folder(&self) -> PathBuf {

@@ -22,7 +22,6 @@ fn every_model_answers_as_its_framework_does() {
         .iter()
         .filter_map(|(entry, outcome)| match outcome {
             Outcome::Agrees { .. } => None,
-            Outcome::Refused(_) if entry.may_be_refused() => None,
             Outcome::Refused(reason) => Some(format!("{}: refused: {reason}", entry.name)),
             Outcome::Differs(difference) => Some(format!("{}: {difference}", entry.name)),
         })
@@ -30,18 +29,6 @@ fn every_model_answers_as_its_framework_does() {
     let all = outcomes().len();
     assert!(all > 300, "the zoo has {all} models");
     assert!(failures.is_empty(), "{} of {all} models fail:\n{}", failures.len(), failures.join("\n"));
-}
-
-#[test]
-fn a_recurrent_tensorflow_model_that_is_refused_says_how_to_export_it() {
-    let recurrent: Vec<_> = outcomes().iter().filter(|(entry, _)| entry.may_be_refused()).collect();
-    assert!(!recurrent.is_empty());
-    for (entry, outcome) in recurrent {
-        if let Outcome::Refused(reason) = outcome {
-            assert!(reason.contains("unsupported operator"), "{}: {reason}", entry.name);
-            assert!(reason.contains("ONNX"), "{}: {reason}", entry.name);
-        }
-    }
 }
 
 #[test]

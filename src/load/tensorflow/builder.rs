@@ -4,6 +4,7 @@
 //! never looked at. Functions are inlined where they are called; identities vanish.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use prost::Message;
@@ -14,16 +15,17 @@ use super::api::{EngineTensor, tensor0};
 use super::bundle::Bundle;
 use super::constants::{self, Expansion};
 use super::files::Files;
+use super::frame::Frame;
 use super::graph::{Attributes, Content, Graph, Node, Port};
 use super::op_outputs::OpDefs;
 use super::{malformed, unsupported};
 use crate::load::LoadError;
 
 /// The most nodes of a graph whose functions are inlined.
-const MAX_NODES: usize = 1 << 18;
+pub(super) const MAX_NODES: usize = 1 << 18;
 /// The most calls of functions that are inlined, and how deep one may lie in another.
 const MAX_CALLS: usize = 1 << 16;
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// The most nodes that the functions called may have together, whether they are needed or not.
 const MAX_ENTERED: usize = 1 << 22;
 
@@ -51,19 +53,9 @@ pub(super) struct Builder<'a> {
     /// The bytes of the attributes that were copied.
     copied: u64,
     pub(super) budget: u64,
-}
-
-/// Nodes that know each other by name: the graph itself, or the body of one call.
-#[derive(Default)]
-pub(super) struct Frame<'a> {
-    nodes: HashMap<&'a str, &'a NodeDef>,
-    arguments: HashMap<&'a str, Wire>,
-    /// What is given from outside in place of an output of a node.
-    pub(super) feeds: HashMap<(String, usize), Port>,
-    built: HashMap<&'a str, Built>,
-    attributes: HashMap<&'a str, &'a Value>,
-    in_function: bool,
-    depth: usize,
+    /// How many loops there are, and how many nodes are in them.
+    pub(super) loops: usize,
+    pub(super) loop_nodes: usize,
 }
 
 /// A reference that has been followed; dead where it comes out of a branch that is never taken.
@@ -73,7 +65,7 @@ pub(super) enum Wire {
     Dead,
 }
 
-enum Built {
+pub(super) enum Built {
     Node(usize),
     Wires(Vec<Wire>),
 }
@@ -97,6 +89,8 @@ impl<'a> Builder<'a> {
             entered: 0,
             copied: 0,
             budget: memory_budget,
+            loops: 0,
+            loop_nodes: 0,
         }
     }
 
@@ -110,7 +104,16 @@ impl<'a> Builder<'a> {
         let mut open: HashSet<&'a str> = stack.iter().map(|(n, _)| n.name.as_str()).collect();
         while let Some((node, next)) = stack.last_mut() {
             let node: &'a NodeDef = node;
-            if let Some(input) = node.input.get(*next) {
+            let is_exit = matches!(node.op.as_str(), "Exit" | "RefExit");
+            let input = if is_exit {
+                {
+                    let frames = Rc::clone(frame.loop_frames());
+                    frames.need(&frame.loops, node, *next)
+                }
+            } else {
+                node.input.get(*next).map(String::as_str)
+            };
+            if let Some(input) = input {
                 *next += 1;
                 if input.starts_with('^') || self.look_up(frame, input)?.is_some() {
                     continue;
@@ -122,12 +125,16 @@ impl<'a> Builder<'a> {
                 stack.push((input, 0));
                 continue;
             }
-            let mut inputs = Vec::new();
-            for input in node.input.iter().filter(|i| !i.starts_with('^')) {
-                let wire = self.look_up(frame, input)?;
-                inputs.push(wire.ok_or_else(|| malformed(format!("`{input}` is not built")))?);
-            }
-            let built = self.build(frame, node, &inputs)?;
+            let built = if is_exit {
+                Built::Wires(vec![self.build_exit(frame, node)?])
+            } else {
+                let mut inputs = Vec::new();
+                for input in node.input.iter().filter(|i| !i.starts_with('^')) {
+                    let wire = self.look_up(frame, input)?;
+                    inputs.push(wire.ok_or_else(|| malformed(format!("`{input}` is not built")))?);
+                }
+                self.build(frame, node, &inputs)?
+            };
             frame.built.insert(&node.name, built);
             open.remove(node.name.as_str());
             stack.pop();
@@ -191,7 +198,7 @@ impl<'a> Builder<'a> {
             )));
         }
         let frame = Frame {
-            nodes: function.node_def.iter().map(|n| (n.name.as_str(), n)).collect(),
+            nodes: Rc::new(function.node_def.iter().map(|n| (n.name.as_str(), n)).collect()),
             arguments: declared.iter().map(|a| a.name.as_str()).zip(arguments.iter().copied()).collect(),
             attributes: call.attr.iter().filter_map(|(k, v)| Some((k.as_str(), v.value.as_ref()?))).collect(),
             in_function: true,
@@ -201,7 +208,7 @@ impl<'a> Builder<'a> {
         Ok((function, frame))
     }
 
-    fn call(
+    pub(super) fn call(
         &mut self,
         caller: &Frame<'a>,
         name: &str,
@@ -234,6 +241,11 @@ impl<'a> Builder<'a> {
                 Built::Wires(self.call(frame, name, inputs, node)?)
             }
             "If" | "StatelessIf" => Built::Wires(self.build_if(frame, node, inputs)?),
+            "Case" | "StatelessCase" => Built::Wires(self.build_case(frame, node, inputs)?),
+            "While" | "StatelessWhile" => Built::Wires(self.build_while(frame, node, inputs)?),
+            op if op.starts_with("TensorArray") && !inputs.contains(&Wire::Dead) => {
+                Built::Wires(self.build_array(node, inputs)?)
+            }
             "Identity"
             | "StopGradient"
             | "PreventGradient"
@@ -263,6 +275,10 @@ impl<'a> Builder<'a> {
             _ if inputs.contains(&Wire::Dead) => Built::Wires(vec![Wire::Dead; 8]),
             "ReadVariableOp" => match first()? {
                 Wire::Live(handle) => Built::Wires(vec![Wire::Live(self.variable(handle)?)]),
+                Wire::Dead => Built::Wires(vec![Wire::Dead]),
+            },
+            "LookupTableSizeV2" | "LookupTableSize" => match first()? {
+                Wire::Live(table) => Built::Wires(vec![Wire::Live(self.table_size(node, table)?)]),
                 Wire::Dead => Built::Wires(vec![Wire::Dead]),
             },
             "VariableV2" | "Variable" => {
@@ -345,7 +361,10 @@ impl<'a> Builder<'a> {
         if !frame.in_function
             && let Some(proto) = self.top_constants.remove(&node.name)
         {
-            return constants::tensor(&node.name, proto, &mut self.expansion).map(Arc::new);
+            let tensor = constants::tensor(&node.name, proto, &mut self.expansion).map(Arc::new)?;
+            // A loop may need it once more inside.
+            self.function_constants.insert(std::ptr::from_ref(node), Arc::clone(&tensor));
+            return Ok(tensor);
         }
         let identity = std::ptr::from_ref(node);
         if let Some(known) = self.function_constants.get(&identity) {
@@ -359,138 +378,31 @@ impl<'a> Builder<'a> {
         Ok(tensor)
     }
 
-    /// A condition that is known is followed; of any other both branches are computed, and the
-    /// outputs chosen from.
-    fn build_if(
-        &mut self,
-        frame: &Frame<'a>,
-        node: &'a NodeDef,
-        inputs: &[Wire],
-    ) -> Result<Vec<Wire>, LoadError> {
-        let (condition, arguments) = inputs
-            .split_first()
-            .ok_or_else(|| malformed(format!("the node `{}` has no condition", node.name)))?;
-        let branch = |taken| function_attribute(node, if taken { "then_branch" } else { "else_branch" });
-        if let Some(taken) = self.truth(*condition) {
-            return self.call(frame, branch(taken)?, arguments, node);
-        }
-        let yes = self.call(frame, branch(true)?, arguments, node)?;
-        let no = self.call(frame, branch(false)?, arguments, node)?;
-        let choose = |(yes, no)| self.push_select(node, *condition, yes, no);
-        yes.into_iter().zip(no).map(choose).collect()
-    }
-
-    fn push_select(
-        &mut self,
-        node: &NodeDef,
-        condition: Wire,
-        yes: Wire,
-        no: Wire,
-    ) -> Result<Wire, LoadError> {
-        let (Wire::Live(condition), Wire::Live(yes), Wire::Live(no)) = (condition, yes, no) else {
-            return Ok(Wire::Dead);
-        };
-        if yes == no {
-            return Ok(Wire::Live(yes));
-        }
-        let select = Node {
-            name: node.name.clone(),
-            op: "SelectV2".to_owned(),
-            attributes: Attributes::default(),
-            inputs: vec![condition, yes, no],
-            content: Content::None,
-        };
-        Ok(Wire::Live(Port::first(self.push(select)?)))
-    }
-
-    /// The two branches of an old condition come together: both were computed, one is chosen.
-    fn build_merge(&mut self, node: &'a NodeDef, inputs: &[Wire]) -> Result<Port, LoadError> {
-        let [Wire::Live(a), Wire::Live(b)] = inputs else { return Err(cycle(node)) };
-        let (side_a, side_b) = (self.branch_of(*a), self.branch_of(*b));
-        let (condition, yes, no) = match (side_a, side_b) {
-            (Some((condition, false)), Some((_, true)) | None) | (None, Some((condition, true))) => {
-                (condition, b, a)
-            }
-            (Some((condition, true)), Some((_, false)) | None) | (None, Some((condition, false))) => {
-                (condition, a, b)
-            }
-            _ => return Err(cycle(node)),
-        };
-        match self.push_select(node, Wire::Live(condition), Wire::Live(*yes), Wire::Live(*no))? {
-            Wire::Live(port) => Ok(port),
-            Wire::Dead => Err(cycle(node)),
-        }
-    }
-
-    /// The condition of the nearest switch that a value comes through, and its side.
-    fn branch_of(&self, port: Port) -> Option<(Port, bool)> {
-        let (mut seen, mut ways) = (HashSet::new(), vec![port]);
-        while let Some(port) = ways.pop() {
-            let node = self.graph.nodes.get(port.node)?;
-            if node.op == "Switch" {
-                return Some((*node.inputs.get(1)?, port.slot == 1));
-            }
-            if seen.insert(port.node) && seen.len() < 4096 {
-                ways.extend(&node.inputs);
-            }
-        }
-        None
-    }
-
-    /// The value of a condition that does not depend on the input.
-    fn truth(&self, wire: Wire) -> Option<bool> {
-        let Wire::Live(mut port) = wire else { return None };
-        let mut negated = false;
-        loop {
-            // A node only reads nodes before it, so this ends.
-            let node = self.graph.nodes.get(port.node)?;
-            match (&node.content, node.op.as_str()) {
-                (Content::Constant(value), _) => {
-                    return value.cast_to_scalar::<bool>().ok().map(|truth| truth != negated);
-                }
-                (_, "LogicalNot") => port = *node.inputs.first()?,
-                _ => return None,
-            }
-            negated = !negated;
-        }
-    }
-
     fn look_up(&self, frame: &Frame<'a>, reference: &str) -> Result<Option<Wire>, LoadError> {
         let (name, output) = reference.split_once(':').unwrap_or((reference, ""));
         if let Some(wire) = frame.arguments.get(name) {
             return Ok(Some(*wire));
         }
         let missing = || malformed(format!("`{reference}` is an output that its node does not have"));
-        let slot = if frame.in_function && !output.is_empty() {
+        let slot = if let Ok(slot) = output.parse() {
+            slot
+        } else if frame.in_function && !output.is_empty() {
             let (argument, index) = output.split_once(':').unwrap_or((output, "0"));
             let index = index.parse().map_err(|_| missing())?;
             self.ops.flat_index(frame.node(reference)?, argument, index).ok_or_else(missing)?
         } else if output.is_empty() {
             0
         } else {
-            output.parse().map_err(|_| missing())?
+            return Err(missing());
         };
         if let Some(port) = frame.feeds.get(&(name.to_owned(), slot)) {
-            return Ok(Some(Wire::Live(*port)));
+            return Ok(Some(*port));
         }
         match frame.built.get(name) {
             None => Ok(None),
             Some(Built::Node(node)) => Ok(Some(Wire::Live(Port { node: *node, slot }))),
             Some(Built::Wires(wires)) => wires.get(slot).copied().map(Some).ok_or_else(missing),
         }
-    }
-}
-
-impl<'a> Frame<'a> {
-    /// The graph outside all functions.
-    pub(super) fn top(nodes: &'a [NodeDef]) -> Self {
-        Self { nodes: nodes.iter().map(|n| (n.name.as_str(), n)).collect(), ..Self::default() }
-    }
-
-    /// The node that a reference names.
-    pub(super) fn node(&self, reference: &str) -> Result<&'a NodeDef, LoadError> {
-        let name = reference.split(':').next().unwrap_or(reference);
-        self.nodes.get(name).copied().ok_or_else(|| malformed(format!("there is no node `{name}`")))
     }
 }
 
@@ -502,7 +414,7 @@ pub(super) fn function_attribute<'n>(node: &'n NodeDef, attribute: &str) -> Resu
 }
 
 /// A graph that runs in circles is a loop of TensorFlow 1.
-fn cycle(node: &NodeDef) -> LoadError {
+pub(super) fn cycle(node: &NodeDef) -> LoadError {
     match node.op.as_str() {
         "Merge" | "RefMerge" | "NextIteration" | "Enter" | "Exit" | "LoopCond" | "Switch" => {
             unsupported(node.op.as_str(), &node.name)

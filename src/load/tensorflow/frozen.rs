@@ -7,7 +7,8 @@ use prost::Message;
 
 use super::api::tfpb::attr_value::Value;
 use super::api::tfpb::{GraphDef, NodeDef, TensorProto};
-use super::builder::{Builder, Frame};
+use super::builder::{Builder, Wire};
+use super::frame::Frame;
 use super::graph::{Attributes, Graph, GraphInput, GraphOutput, Port};
 use super::op_outputs::OpDefs;
 use super::prune::prune;
@@ -68,7 +69,7 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
         let input = declared_input(name, declared, knows_scalars)?;
         builder.graph.inputs.push(input);
         let port = Port::first(builder.push(input_node(name, position))?);
-        top.feeds.insert((node.to_owned(), slot), port);
+        top.give(node, slot, Wire::Live(port));
     }
     builder.collect_assignments(&mut top, nodes)?;
     for name in &outputs {

@@ -8,15 +8,32 @@ use super::api::tfpb::{AttrValue, DataType};
 use super::api::{DatumType, EngineTensor};
 
 /// Nodes in an order in which every node comes after those it reads; only what the outputs need.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) inputs: Vec<GraphInput>,
     pub(super) outputs: Vec<GraphOutput>,
 }
 
+impl Graph {
+    /// All nodes, those inside loops too.
+    pub(super) fn all_nodes(&self) -> Vec<&Node> {
+        let mut open = vec![self];
+        let mut nodes = Vec::new();
+        while let Some(graph) = open.pop() {
+            for node in &graph.nodes {
+                nodes.push(node);
+                if let Content::Loop(repeat) = &node.content {
+                    open.extend([&repeat.condition, &repeat.body]);
+                }
+            }
+        }
+        nodes
+    }
+}
+
 /// One operator.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     /// For messages; not unique.
     pub(super) name: String,
@@ -31,8 +48,22 @@ pub(super) struct Node {
 pub(super) enum Content {
     None,
     Constant(Arc<EngineTensor>),
-    /// Input of the model, by position.
+    /// Input of the model, by position; in a loop, state or else something from outside.
     Input(usize),
+    /// A state of a loop that is under construction.
+    State,
+    Loop(Box<Loop>),
+}
+
+/// A loop: its states, as long as a condition on them holds, become what a turn makes of them.
+///
+/// The node's inputs are the states before the first turn, then what the loop takes from outside;
+/// both graphs have these inputs. The node's outputs are the states after the last turn.
+#[derive(Clone, Debug)]
+pub(super) struct Loop {
+    pub(super) condition: Graph,
+    pub(super) body: Graph,
+    pub(super) states: usize,
 }
 
 /// An output of a node.

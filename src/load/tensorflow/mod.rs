@@ -20,12 +20,17 @@ use prost::Message;
 
 use crate::load::{LoadError, LoadOptions, Loader, Model, Payload, caught, protobuf};
 
+mod arrays;
+mod branches;
 mod builder;
 mod bundle;
+mod circles;
 mod constants;
 mod files;
+mod frame;
 mod frozen;
 mod graph;
+mod loops;
 mod network;
 mod op_outputs;
 mod ops;
@@ -184,7 +189,7 @@ fn unsupported(operator: &str, node: &str) -> LoadError {
     ) || operator.starts_with("TensorList")
         || operator.starts_with("TensorArray");
     let hint = if is_loop {
-        "; it is a loop, as a recurrent layer has: export the model as ONNX instead \
+        "; it belongs to a loop of a kind that is not run here: export the model as ONNX instead \
          (`python -m tf2onnx.convert --saved-model DIR --output model.onnx`)"
     } else {
         ""

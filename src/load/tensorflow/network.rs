@@ -1,11 +1,10 @@
 //! A graph, stated to tract for given input shapes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::api::{Datum, OutletId, TVec, TypedFact, TypedModel};
+use super::api::{TVec, TypedFact, TypedModel, bail};
 use super::graph::{Content, Graph, Node};
-use super::ops::{self, Wiring, WiringError};
+use super::ops::{self, Wiring};
 use super::{malformed, unsupported};
 use crate::load::tract::plan::guarded;
 use crate::load::tract::{Blueprint, Extent, Output, TractModel, convert};
@@ -17,14 +16,12 @@ const MAX_OPERATORS: usize = 8_000;
 
 /// The model of a graph.
 pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
-    if graph.nodes.len() > MAX_OPERATORS {
-        return Err(malformed(format!(
-            "the outputs need {} nodes, more than {MAX_OPERATORS}",
-            graph.nodes.len()
-        )));
+    let nodes = graph.all_nodes();
+    if nodes.len() > MAX_OPERATORS {
+        return Err(malformed(format!("the outputs need {} nodes, more than {MAX_OPERATORS}", nodes.len())));
     }
     let unknown =
-        || graph.nodes.iter().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
+        || nodes.iter().copied().filter(|n| matches!(n.content, Content::None) && !ops::is_known(&n.op));
     // A loop over variables leaves them behind; the loop is what there is to say.
     let handle = |n: &&Node| matches!(n.op.as_str(), "VarHandleOp" | "RestoreV2" | "Placeholder");
     if let Some(node) = unknown().find(|n| !handle(n)).or_else(|| unknown().next()) {
@@ -58,36 +55,26 @@ struct Network {
 }
 
 impl Blueprint for Network {
-    fn typed(&self, inputs: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
+    fn typed(&self, extents: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
         let mut refused = None;
         let model = guarded(|| {
             let mut model = TypedModel::default();
-            let mut outlets: HashMap<usize, TVec<OutletId>> = HashMap::new();
-            let mut sources = vec![None; self.graph.inputs.len()];
             let mut wiring = Wiring::new(&mut model, self.budget);
-            for (index, node) in self.graph.nodes.iter().enumerate() {
-                let wired = self.wire(&mut wiring, node, inputs, &outlets);
-                let wired = match wired {
-                    Ok(wired) => wired,
-                    Err(error) => {
-                        let (error, text) = error.at(node);
-                        refused = Some(error);
-                        super::api::bail!("{text}");
-                    }
-                };
-                if let Content::Input(position) = node.content
-                    && let Some(source) = sources.get_mut(position)
-                {
-                    *source = wired.first().copied();
-                }
-                outlets.insert(index, wired);
+            let mut sources = Vec::with_capacity(self.graph.inputs.len());
+            for (position, input) in self.graph.inputs.iter().enumerate() {
+                let Some(extents) = extents.get(position) else { bail!("an input has no shape") };
+                let dims: TVec<_> = extents.iter().map(|e| e.to_dim(&wiring.model.symbols)).collect();
+                let fact = TypedFact::dt_shape(input.datum, &*dims);
+                sources.push(wiring.model.add_source(format!("input.{position}"), fact)?);
             }
-            let outputs =
-                self.graph.outputs.iter().map(|o| Some(*outlets.get(&o.port.node)?.get(o.port.slot)?));
-            let outputs = outputs.collect::<Option<Vec<_>>>();
-            let (Some(outputs), Some(sources)) = (outputs, sources.into_iter().collect::<Option<Vec<_>>>())
-            else {
-                super::api::bail!("an input or output of the graph is not there");
+            let outputs = match ops::state(&mut wiring, &self.graph, &sources) {
+                Ok(outputs) => outputs,
+                Err(error) => {
+                    let error = error.load_error("the graph", "");
+                    let text = error.to_string();
+                    refused = Some(error);
+                    bail!("{text}");
+                }
             };
             model.set_input_outlets(&sources)?;
             model.select_output_outlets(&outputs)?;
@@ -97,40 +84,6 @@ impl Blueprint for Network {
             (Ok(model), _) => Ok(model),
             (Err(_), Some(refused)) => Err(refused),
             (Err(error), None) => Err(error),
-        }
-    }
-}
-
-impl Network {
-    fn wire(
-        &self,
-        wiring: &mut Wiring<'_>,
-        node: &Node,
-        extents: &[Vec<Extent>],
-        outlets: &HashMap<usize, TVec<OutletId>>,
-    ) -> Result<TVec<OutletId>, WiringError> {
-        match &node.content {
-            Content::Constant(value) => Ok(wiring.constant(Arc::clone(value))?),
-            Content::Input(position) => {
-                let extents =
-                    extents.get(*position).ok_or(WiringError::Invalid("an input has no shape".into()))?;
-                let input = self.graph.inputs.get(*position);
-                let datum = input.map_or_else(f32::datum_type, |i| i.datum);
-                let dims: TVec<_> = extents.iter().map(|e| e.to_dim(&wiring.model.symbols)).collect();
-                let name = format!("input.{position}");
-                Ok([wiring.model.add_source(name, TypedFact::dt_shape(datum, &*dims))?].into_iter().collect())
-            }
-            Content::None => {
-                let mut inputs = TVec::new();
-                for port in &node.inputs {
-                    let outlet = outlets.get(&port.node).and_then(|o| o.get(port.slot));
-                    let missing = || {
-                        WiringError::Invalid(format!("reads output {} of a node that has fewer", port.slot))
-                    };
-                    inputs.push(*outlet.ok_or_else(missing)?);
-                }
-                ops::wire(wiring, node, &inputs)
-            }
         }
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use prost::Message;
 
 use super::api::tfpb::{DataType, MetaGraphDef, SavedModel, SignatureDef, TensorInfo, tensor_info};
-use super::builder::{Builder, Frame};
+use super::builder::{Builder, Wire};
 use super::bundle::Bundle;
 use super::constants::datum_type;
 use super::files::Files;
+use super::frame::Frame;
 use super::graph::{Attributes, Content, Graph, GraphInput, GraphOutput, Node, Port};
 use super::op_outputs::OpDefs;
 use super::{frozen, malformed, prune::prune, text_format, unknown_name, weight};
@@ -143,7 +144,7 @@ fn declare_inputs(
         builder.graph.inputs.push(GraphInput { name: name.clone(), datum, dims });
         let node = builder.push(input_node(name, position))?;
         let (node_name, slot) = split_reference(reference(name, info)?)?;
-        top.feeds.insert((node_name.to_owned(), slot), Port::first(node));
+        top.give(node_name, slot, Wire::Live(Port::first(node)));
     }
     Ok(())
 }

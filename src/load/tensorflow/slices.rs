@@ -54,6 +54,28 @@ pub(super) fn assemble(
     Ok(whole)
 }
 
+/// The part of a variable that a restore operator asks for: `20 4 5,5:-` is five rows from the sixth
+/// on of a variable of twenty rows, all four columns of them.
+pub(super) fn part(whole: &EngineTensor, wanted: &str) -> Option<EngineTensor> {
+    let ranges: Vec<&str> = wanted.rsplit(' ').next()?.split(':').collect();
+    if ranges.len() != whole.shape().len() {
+        return None;
+    }
+    let mut part = whole.clone();
+    for (axis, range) in ranges.into_iter().enumerate() {
+        if range != "-" {
+            let (start, length) = range.split_once(',')?;
+            let (start, length) = (start.parse::<usize>().ok()?, length.parse::<usize>().ok()?);
+            let end = start.checked_add(length)?;
+            if end > *part.shape().get(axis)? {
+                return None;
+            }
+            part = part.slice(axis, start, end).ok()?;
+        }
+    }
+    Some(part)
+}
+
 /// Every byte as the character of its number: how keys that are no text are kept.
 pub(super) fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|b| char::from(*b)).collect()

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::api::tfpb::{FunctionDef, NodeDef, TrackableObjectGraph};
-use super::api::{EngineTensor, tensor1, tract_ndarray};
-use super::builder::{Builder, Frame, Wire, function_attribute};
+use super::api::{EngineTensor, tensor0, tensor1, tract_ndarray};
+use super::builder::{Builder, Wire, function_attribute};
 use super::constants::text;
+use super::frame::Frame;
 use super::graph::{Content, Port};
 use super::{malformed, weight};
 use crate::load::{LoadError, protobuf};
@@ -96,21 +97,38 @@ impl<'a> Builder<'a> {
         Ok(vec![from, to, *keys, *default])
     }
 
+    /// How many entries a table has.
+    pub(super) fn table_size(&mut self, node: &NodeDef, table: Port) -> Result<Port, LoadError> {
+        let (keys, _) = self.tables.get(&table.node).copied().ok_or_else(|| {
+            malformed(format!("the table that `{}` counts has no initial values", node.name))
+        })?;
+        let keys = self.materialise(keys)?;
+        let size = match self.graph.nodes.get(keys.node).map(|n| &n.content) {
+            Some(Content::Constant(keys)) => i64::try_from(keys.len()).unwrap_or(i64::MAX),
+            _ => return Err(malformed(format!("the table that `{}` counts is computed", node.name))),
+        };
+        self.push_constant(&node.name, Arc::new(tensor0(size)))
+    }
+
     /// A value that the checkpoint restores becomes a constant, once somebody reads it.
     fn materialise(&mut self, port: Port) -> Result<Port, LoadError> {
         let Some(node) = self.graph.nodes.get(port.node).filter(|n| n.op == "RestoreV2") else {
             return Ok(port);
         };
-        let names = node.inputs.get(1).and_then(|n| self.graph.nodes.get(n.node)).map(|n| &n.content);
-        let key = match names {
-            Some(Content::Constant(names)) => names
-                .as_plain_ram()
-                .and_then(|plain| plain.as_slice::<String>().ok()?.get(port.slot).cloned()),
+        let named = |input: usize| match &self.graph.nodes.get(node.inputs.get(input)?.node)?.content {
+            Content::Constant(names) => {
+                names.as_plain_ram()?.as_slice::<String>().ok()?.get(port.slot).cloned()
+            }
             _ => None,
         };
-        let key = key.ok_or_else(|| malformed("a restore operator does not say what it restores"))?;
+        let key = named(1).ok_or_else(|| malformed("a restore operator does not say what it restores"))?;
+        let part = named(2).unwrap_or_default();
         let bundle = self.bundle.as_mut().ok_or_else(|| malformed("the model has no checkpoint"))?;
-        let value = bundle.tensor(&key)?;
+        let mut value = bundle.tensor(&key)?;
+        if !part.is_empty() {
+            let bad = || malformed(format!("the variable `{key}` has no part `{part}`"));
+            value = Arc::new(super::slices::part(&value, &part).ok_or_else(bad)?);
+        }
         self.push_constant(&key, value)
     }
 

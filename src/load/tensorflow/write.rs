@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 
 use super::api::tfpb::attr_value::Value;
+use super::api::tfpb::op_def::ArgDef;
 use super::api::tfpb::tensor_shape_proto::Dim;
-use super::api::tfpb::{GraphDef, NodeDef, TensorShapeProto, VersionDef};
-use super::graph::{Attributes, Content, Graph, GraphInput, Node, Port};
+use super::api::tfpb::{
+    FunctionDef, FunctionDefLibrary, GraphDef, NameAttrList, NodeDef, OpDef, TensorShapeProto, VersionDef,
+};
+use super::graph::{Attributes, Content, Graph, GraphInput, Loop, Node, Port};
 use super::{constants, malformed};
 use crate::load::LoadError;
 
@@ -30,6 +33,7 @@ pub(super) fn graph_def(graph: Graph) -> Result<GraphDef, LoadError> {
         let name = names.get(port.node).map_or("", String::as_str);
         if port.slot == 0 { name.to_owned() } else { format!("{name}:{}", port.slot) }
     };
+    let mut library = Library::default();
     let mut written = Vec::with_capacity(nodes.len() + outputs.len());
     let output_nodes: Vec<NodeDef> = outputs
         .iter()
@@ -45,36 +49,106 @@ pub(super) fn graph_def(graph: Graph) -> Result<GraphDef, LoadError> {
     }
     for (node, name) in nodes.into_iter().zip(&names) {
         let input = node.inputs.iter().map(&reference).collect();
-        written.push(node_def(node, name, input, &inputs)?);
+        written.push(library.node_def(node, name, input, &inputs)?);
     }
     written.extend(output_nodes);
     Ok(GraphDef {
         node: written,
+        library: Some(FunctionDefLibrary { function: library.functions, ..FunctionDefLibrary::default() }),
         versions: Some(VersionDef { producer: PRODUCER, ..VersionDef::default() }),
         ..GraphDef::default()
     })
 }
 
-fn node_def(node: Node, name: &str, input: Vec<String>, inputs: &[GraphInput]) -> Result<NodeDef, LoadError> {
-    let mut attributes: Attributes = node.attributes;
-    match node.content {
-        Content::None => {}
-        Content::Constant(value) => {
-            let bad = || malformed(format!("the constant `{name}` cannot be written"));
-            let data_type = constants::data_type(value.datum_type()).ok_or_else(bad)?;
-            attributes.set("dtype", Value::Type(data_type as i32));
-            attributes.set("value", Value::Tensor(constants::proto(&value).ok_or_else(bad)?));
+/// The functions of a graph: the conditions and the turns of its loops.
+#[derive(Default)]
+struct Library {
+    functions: Vec<FunctionDef>,
+}
+
+impl Library {
+    fn node_def(
+        &mut self,
+        node: Node,
+        name: &str,
+        input: Vec<String>,
+        inputs: &[GraphInput],
+    ) -> Result<NodeDef, LoadError> {
+        let mut attributes: Attributes = node.attributes;
+        match node.content {
+            Content::None | Content::State => {}
+            Content::Constant(value) => {
+                let bad = || malformed(format!("the constant `{name}` cannot be written"));
+                let data_type = constants::data_type(value.datum_type()).ok_or_else(bad)?;
+                attributes.set("dtype", Value::Type(data_type as i32));
+                attributes.set("value", Value::Tensor(constants::proto(&value).ok_or_else(bad)?));
+            }
+            Content::Input(position) => {
+                let declared = inputs.get(position).ok_or_else(|| malformed("an input is missing"))?;
+                let data_type = constants::data_type(declared.datum);
+                let data_type =
+                    data_type.ok_or_else(|| malformed(format!("the input `{name}` has no type")))?;
+                attributes.set("dtype", Value::Type(data_type as i32));
+                attributes.set("shape", Value::Shape(shape_proto(declared.dims.as_deref())));
+            }
+            Content::Loop(repeat) => {
+                let Loop { condition, body, states } = *repeat;
+                let condition = self.function(condition, input.len(), None)?;
+                let body = self.function(body, input.len(), Some(states))?;
+                attributes.set("cond", function_name(condition));
+                attributes.set("body", function_name(body));
+            }
         }
-        Content::Input(position) => {
-            let declared = inputs.get(position).ok_or_else(|| malformed("an input is missing"))?;
-            let data_type = constants::data_type(declared.datum);
-            let data_type = data_type.ok_or_else(|| malformed(format!("the input `{name}` has no type")))?;
-            attributes.set("dtype", Value::Type(data_type as i32));
-            attributes.set("shape", Value::Shape(shape_proto(declared.dims.as_deref())));
-        }
+        let op = if node.op == "VariableV2" { "Const".to_owned() } else { node.op };
+        Ok(NodeDef { name: name.to_owned(), op, input, attr: attributes.into_inner(), ..NodeDef::default() })
     }
-    let op = if node.op == "VariableV2" { "Const".to_owned() } else { node.op };
-    Ok(NodeDef { name: name.to_owned(), op, input, attr: attributes.into_inner(), ..NodeDef::default() })
+
+    /// Adds a graph of a loop with so many inputs. A turn gives back what comes after its states.
+    fn function(&mut self, graph: Graph, inputs: usize, states: Option<usize>) -> Result<String, LoadError> {
+        let arguments: Vec<String> = (0..inputs).map(|position| format!("argument_{position}")).collect();
+        let reserved: HashSet<&str> = arguments.iter().map(String::as_str).collect();
+        let mut taken = HashSet::new();
+        let names: Vec<String> = graph
+            .nodes
+            .iter()
+            .map(|node| match &node.content {
+                Content::Input(position) => arguments.get(*position).cloned().unwrap_or_default(),
+                _ => unique(&node.name, &reserved, &mut taken),
+            })
+            .collect();
+        let reference = |port: &Port| {
+            let name = names.get(port.node).map_or("", String::as_str);
+            if reserved.contains(name) { name.to_owned() } else { format!("{name}:{}", port.slot) }
+        };
+        let mut results: Vec<String> = graph.outputs.iter().map(|o| reference(&o.port)).collect();
+        results.extend(arguments.iter().skip(states.unwrap_or(inputs)).cloned());
+        let mut written = Vec::with_capacity(names.len());
+        for (node, name) in graph.nodes.into_iter().zip(&names) {
+            if !matches!(node.content, Content::Input(_)) {
+                let input = node.inputs.iter().map(&reference).collect();
+                written.push(self.node_def(node, name, input, &[])?);
+            }
+        }
+        let name = format!("loop_{}", self.functions.len());
+        let argument = |name: String| ArgDef { name, ..ArgDef::default() };
+        let given: Vec<String> = (0..results.len()).map(|position| format!("result_{position}")).collect();
+        self.functions.push(FunctionDef {
+            signature: Some(OpDef {
+                name: name.clone(),
+                output_arg: given.iter().cloned().map(argument).collect(),
+                input_arg: arguments.into_iter().map(argument).collect(),
+                ..OpDef::default()
+            }),
+            node_def: written,
+            ret: given.into_iter().zip(results).collect(),
+            ..FunctionDef::default()
+        });
+        Ok(name)
+    }
+}
+
+fn function_name(name: String) -> Value {
+    Value::Func(NameAttrList { name, ..NameAttrList::default() })
 }
 
 fn shape_proto(dims: Option<&[Option<usize>]>) -> TensorShapeProto {

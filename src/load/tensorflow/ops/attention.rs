@@ -76,7 +76,7 @@ pub(super) fn fused_rest(
                     inputs: Vec::new(),
                     content: node.content.clone(),
                 };
-                first(&super::wire(w, &node, &[x])?)?
+                first(&super::operator(w, &node, &[x])?)?
             }
         };
         *out = tvec!(next);

@@ -1,8 +1,8 @@
 //! Truth values: comparisons, connectives, and the choice between two tensors.
 
 use super::super::api::{Datum, DatumType, OutletId, tract_core, tvec};
-use super::Handler;
 use super::wiring::{Wired, Wiring, first, input, two};
+use super::{Handler, WiringError};
 use crate::load::tract::nan;
 use tract_core::ops::logic;
 
@@ -32,6 +32,10 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "IsNan" => |w, _, i| float_test(w, first(i)?, f32::is_nan, f64::is_nan),
         "IsInf" => |w, _, i| float_test(w, first(i)?, f32::is_infinite, f64::is_infinite),
         "IsFinite" => |w, _, i| float_test(w, first(i)?, f32::is_finite, f64::is_finite),
+        "BitwiseAnd" => |w, _, i| bitwise(w, i, |a, b| a & b),
+        "BitwiseOr" => |w, _, i| bitwise(w, i, |a, b| a | b),
+        "BitwiseXor" => |w, _, i| bitwise(w, i, |a, b| a ^ b),
+        "Bitcast" => |w, n, i| bit_cast(w, first(i)?, n.attributes.datum("type")),
         // A condition that could not be decided before: both its sides are computed.
         "Switch" => |_, _, i| Ok(tvec!(first(i)?, first(i)?)),
         _ => return None,
@@ -108,4 +112,54 @@ fn float_test(w: &mut Wiring<'_>, x: OutletId, single: fn(f32) -> bool, double: 
         },
     );
     Ok(tvec!(w.one(op, &[x])?))
+}
+
+/// The same bits as another type of the same width.
+fn bit_cast(w: &mut Wiring<'_>, x: OutletId, to: Option<DatumType>) -> Wired {
+    let from = w.datum(x)?;
+    let to = to.filter(|to| to.size_of() == from.size_of() && (to.is_number() && from.is_number()));
+    let to = to.ok_or(WiringError::Unsupported)?;
+    let op = super::computed::Computed::new(
+        "Bitcast",
+        move |facts| {
+            let same = |f: &&super::super::api::TypedFact| {
+                super::super::api::TypedFact::dt_shape(to, f.shape.clone())
+            };
+            Ok(facts.iter().map(same).collect())
+        },
+        move |values| {
+            let [x] = values else { super::super::api::bail!("one input expected") };
+            let mut out = super::super::api::EngineTensor::zero_dt(to, x.shape())?;
+            out.as_bytes_mut().copy_from_slice(x.as_bytes());
+            Ok(tvec!(super::super::api::IntoTValue::into_tvalue(out)))
+        },
+    );
+    Ok(tvec!(w.one(op, &[x])?))
+}
+
+/// What is done to each bit of two whole numbers.
+fn bitwise(w: &mut Wiring<'_>, inputs: &[OutletId], each: fn(i64, i64) -> i64) -> Wired {
+    let (a, b) = two(inputs)?;
+    let (a, b) = (w.plain(a)?, w.plain(b)?);
+    let datum = w.datum(a)?;
+    if !datum.is_integer() || w.datum(b)? != datum {
+        return Err(WiringError::Unsupported);
+    }
+    let (a, b) = (w.cast(a, DatumType::I64)?, w.cast(b, DatumType::I64)?);
+    let both = w.same(&[a, b])?;
+    let op = super::computed::Computed::new(
+        "Bitwise",
+        |facts| {
+            let shapes: Vec<_> = facts.iter().map(|f| &f.shape).collect();
+            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            Ok(tvec!(super::super::api::TypedFact::dt_shape(DatumType::I64, shape)))
+        },
+        move |values| {
+            let [a, b] = values else { super::super::api::bail!("two inputs expected") };
+            let out = nan::zip_broadcast::<i64, i64>(a, b, |a, b| each(*a, *b))?;
+            Ok(tvec!(super::super::api::IntoTValue::into_tvalue(out)))
+        },
+    );
+    let out = w.one(op, &both)?;
+    Ok(tvec!(w.cast(out, datum)?))
 }

@@ -4,8 +4,11 @@
 //! infer. What tract has no operator for, or has one that answers otherwise than TensorFlow (NaN!),
 //! is computed by [`computed`] or by the operators of [`crate::load::tract::nan`].
 
+use std::sync::Arc;
+
 use super::api::TractError;
-use super::graph::Node;
+use super::api::{OutletId, TVec};
+use super::graph::{Content, Graph, Node, Port};
 use super::{malformed, unsupported};
 use crate::load::LoadError;
 
@@ -16,13 +19,17 @@ mod convolution;
 mod fingerprint;
 mod image;
 mod indexing;
+mod lists;
 mod logic;
+mod loops;
 mod norm;
+mod padding;
 mod partition;
 mod reduce;
 mod selection;
 mod shape;
 mod text;
+mod turns;
 mod wiring;
 
 pub(super) use wiring::{Wired, Wiring};
@@ -32,10 +39,11 @@ type Family = fn(&str) -> Option<Handler>;
 /// States one node; gets the outlets of its inputs, gives those of its outputs.
 type Handler = fn(&mut Wiring<'_>, &Node, &[super::api::OutletId]) -> Wired;
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 14] = [
     arithmetic::handler,
     logic::handler,
     shape::handler,
+    padding::handler,
     reduce::handler,
     indexing::handler,
     selection::handler,
@@ -45,6 +53,7 @@ const FAMILIES: [Family; 12] = [
     image::handler,
     text::handler,
     partition::handler,
+    lists::handler,
 ];
 
 /// True for an operator that can be stated.
@@ -52,10 +61,37 @@ pub(super) fn is_known(op: &str) -> bool {
     handler(op).is_some()
 }
 
-/// States one node.
-pub(super) fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[super::api::OutletId]) -> Wired {
+/// States all nodes of a graph whose inputs are these; gives the outlets of its outputs.
+pub(super) fn state(wiring: &mut Wiring<'_>, graph: &Graph, inputs: &[OutletId]) -> Wired {
+    let mut outlets: Vec<TVec<OutletId>> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        outlets.push(wire(wiring, node, inputs, &outlets).map_err(|error| error.at(node))?);
+    }
+    let output = |port: Port| outlets.get(port.node).and_then(|o| o.get(port.slot)).copied();
+    let missing = || wiring::invalid("an output of the graph is not there");
+    graph.outputs.iter().map(|o| output(o.port).ok_or_else(missing)).collect()
+}
+
+/// States one operator.
+fn operator(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let handler = handler(&node.op).ok_or(WiringError::Unsupported)?;
     handler(wiring, node, inputs)
+}
+
+fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], outlets: &[TVec<OutletId>]) -> Wired {
+    let mut given: TVec<OutletId> = TVec::new();
+    for port in &node.inputs {
+        let outlet = outlets.get(port.node).and_then(|o| o.get(port.slot));
+        let missing = || wiring::invalid(format!("reads output {} of a node that has fewer", port.slot));
+        given.push(*outlet.ok_or_else(missing)?);
+    }
+    match &node.content {
+        Content::Constant(value) => Ok(wiring.constant(Arc::clone(value))?),
+        Content::Input(position) => Ok([wiring::input(inputs, *position)?].into_iter().collect()),
+        Content::State => Err(WiringError::Unsupported),
+        Content::Loop(repeat) => loops::wire(wiring, repeat, &given),
+        Content::None => operator(wiring, node, &given),
+    }
 }
 
 fn handler(op: &str) -> Option<Handler> {
@@ -75,6 +111,8 @@ pub(super) enum WiringError {
         budget: u64,
     },
     Engine(TractError),
+    /// Any of these, with the node.
+    At(Box<LoadError>),
 }
 
 impl From<TractError> for WiringError {
@@ -84,22 +122,24 @@ impl From<TractError> for WiringError {
 }
 
 impl WiringError {
-    /// The error with the node that it is about, and its text.
-    pub(super) fn at(self, node: &Node) -> (LoadError, String) {
-        let error = match self {
-            Self::Unsupported => unsupported(&node.op, &node.name),
-            Self::Invalid(reason) => malformed(format!("{} `{}`: {reason}", node.op, node.name)),
+    /// The error with the node that it is about.
+    fn at(self, node: &Node) -> Self {
+        Self::At(Box::new(self.load_error(&node.op, &node.name)))
+    }
+
+    /// The error as loading gives it, of a node.
+    pub(super) fn load_error(self, op: &str, name: &str) -> LoadError {
+        match self {
+            Self::Unsupported => unsupported(op, name),
+            Self::Invalid(reason) => malformed(format!("{op} `{name}`: {reason}")),
             Self::OverBudget { needed, budget } => {
-                LoadError::OverBudget { what: format!("{} `{}`", node.op, node.name), needed, budget }
+                LoadError::OverBudget { what: format!("{op} `{name}`"), needed, budget }
             }
             Self::Engine(error) => LoadError::Engine(format!(
-                "{} `{}`: {}",
-                node.op,
-                node.name,
+                "{op} `{name}`: {}",
                 crate::load::tract::convert::engine_text(&error)
             )),
-        };
-        let text = error.to_string();
-        (error, text)
+            Self::At(error) => *error,
+        }
     }
 }

@@ -11,6 +11,9 @@ use super::WiringError;
 /// Constants of up to this many elements are computed with at once.
 const FOLDED_ELEMENTS: usize = 1 << 20;
 
+/// The most turns of a loop that counts, and of all loops in it together.
+const MAX_TURNS: i64 = 1 << 20;
+
 /// What stating an operator gives.
 pub(in crate::load::tensorflow) type Wired = Result<TVec<OutletId>, WiringError>;
 /// The same for one outlet.
@@ -22,6 +25,9 @@ pub(in crate::load::tensorflow) struct Wiring<'m> {
     pub(super) partitions: super::partition::Partitions,
     /// Whole numbers that are known to be no less than this.
     pub(super) at_least: std::collections::HashMap<OutletId, i64>,
+    pub(super) lists: super::lists::Lists,
+    /// How many turns a loop may take here: loops in a loop share its turns.
+    pub(super) turns: i64,
     budget: u64,
     count: usize,
 }
@@ -32,9 +38,16 @@ impl<'m> Wiring<'m> {
             model,
             partitions: super::partition::Partitions::new(),
             at_least: std::collections::HashMap::new(),
+            lists: super::lists::Lists::default(),
+            turns: MAX_TURNS,
             budget,
             count: 0,
         }
+    }
+
+    /// The most bytes that a tensor may take.
+    pub(super) const fn budget(&self) -> u64 {
+        self.budget
     }
 
     /// Adds a constant.
