@@ -12,6 +12,8 @@ use std::time::Duration;
 use crate::signature::Signature;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
+mod foreign;
+mod json;
 #[cfg(feature = "onnx")]
 mod onnx;
 pub mod payload;
@@ -181,15 +183,19 @@ impl Formats {
     /// The loader of the format that is stated, or else of the one that the bytes look like.
     ///
     /// # Errors
-    /// [`LoadError::UnknownFormat`] where there is none.
+    /// [`LoadError::UnknownFormat`] where there is none; [`LoadError::Foreign`] where the bytes are
+    /// a well-known form of file that cannot be loaded.
     pub fn choose(&self, stated: Option<&str>, payload: &Payload) -> Result<&Arc<dyn Loader>, LoadError> {
         let found = match stated {
             Some(name) => self.loaders.iter().find(|l| l.format() == name),
             None => self.loaders.iter().find(|l| l.recognises(payload)),
         };
-        found.ok_or_else(|| LoadError::UnknownFormat {
-            stated: stated.map(str::to_owned),
-            known: self.names().collect::<Vec<_>>().join(", "),
+        found.ok_or_else(|| {
+            let foreign = if stated.is_none() { foreign::refusal(payload) } else { None };
+            foreign.unwrap_or_else(|| LoadError::UnknownFormat {
+                stated: stated.map(str::to_owned),
+                known: self.names().collect::<Vec<_>>().join(", "),
+            })
         })
     }
 
@@ -244,6 +250,14 @@ pub enum LoadError {
         stated: Option<String>,
         /// The formats that there are loaders for.
         known: String,
+    },
+    /// The bytes are a well-known form of file, but none that can be loaded.
+    #[error("the file is {what}; {advice}")]
+    Foreign {
+        /// The form.
+        what: &'static str,
+        /// What to do instead.
+        advice: &'static str,
     },
     /// The bytes are not what the format says they are.
     #[error("malformed {format} file: {reason}")]

@@ -34,6 +34,34 @@ pub(crate) struct TensorProto {
     pub(crate) data_location: i32,
 }
 
+/// A sequence, as far as sample files have them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SequenceProto {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) elem_type: i32,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) tensors: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) maps: Vec<MapProto>,
+}
+
+/// A map of labels to values.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct MapProto {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) key_type: i32,
+    #[prost(int64, repeated, tag = "3")]
+    pub(crate) keys: Vec<i64>,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub(crate) string_keys: Vec<Bytes>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) values: Option<SequenceProto>,
+}
+
 /// A key and a value, both text.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct StringPair {

@@ -5,7 +5,6 @@
 
 mod bits;
 pub(crate) mod builder;
-mod city_hash;
 pub(crate) mod ensemble;
 pub(crate) mod forest;
 mod general;

@@ -1,7 +1,5 @@
 //! Sets of values for membership tests.
 
-use super::city_hash::category_hash;
-
 /// A set of feature values.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Set {
@@ -10,8 +8,6 @@ pub(crate) enum Set {
     Categories(Vec<u32>),
     /// Exact values, sorted.
     Exact(Vec<f64>),
-    /// The whole number whose digits have this hash (see [`category_hash`]).
-    TextHash(u32),
 }
 
 /// Categories from here on would make the bits of a set large; the libraries stay below, too.
@@ -62,12 +58,6 @@ impl Set {
             Self::Exact(values) => {
                 !value.is_nan() && values.binary_search_by(|v| v.total_cmp(&(value + 0.0))).is_ok()
             }
-            Self::TextHash(hash) => {
-                // Below 2^53, where every whole number has digits of its own.
-                #[expect(clippy::cast_possible_truncation, reason = "in range, or it is refused")]
-                let whole = value as i64;
-                whole.unsigned_abs() < 1 << 53 && value.fract() == 0.0 && category_hash(whole) == *hash
-            }
         }
     }
 
@@ -75,7 +65,6 @@ impl Set {
         match self {
             Self::Categories(words) => words.len() * size_of::<u32>(),
             Self::Exact(values) => values.len() * size_of::<f64>(),
-            Self::TextHash(_) => 0,
         }
     }
 }

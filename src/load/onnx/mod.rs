@@ -16,6 +16,7 @@ mod network;
 mod operator;
 mod proto;
 mod recognise;
+mod sequences;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -73,6 +74,9 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     // Each chunk of the payload is freed as it has been decoded.
     let mut model = ModelProto::decode(payload).map_err(|e| malformed(e.to_string()))?;
     functions::inline(&mut model, options.memory_budget)?;
+    if let Some(graph) = &mut model.graph {
+        sequences::take_apart(graph);
+    }
     check::check(&model)?;
     let graph = Graph::new(model, options)?;
     let inputs = graph.inputs.iter().map(input_spec).collect::<Result<Vec<_>, _>>()?;

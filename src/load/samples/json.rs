@@ -1,27 +1,79 @@
 //! Samples in TensorFlow Serving's columnar JSON form.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
+use serde_json::{Value, json};
+
+use super::convert::convert;
 use super::{Samples, SamplesError, find};
-use crate::signature::{Signature, TensorSpec};
+use crate::load::json as text;
+use crate::signature::{Labels, Signature, TensorSpec};
 use crate::tensor::{DataView, Element, ElementType, MAX_RANK, Shape, Tensor, TensorView};
 
-pub(super) fn read(text: &[u8], signature: &Signature) -> Result<Samples, SamplesError> {
-    let document: Value = serde_json::from_slice(text).map_err(|e| SamplesError::Malformed(e.to_string()))?;
-    let Value::Object(mut document) = document else {
+/// A value of a sample file. Numbers stay text until their type is known.
+#[derive(Debug, PartialEq)]
+enum Json<'a> {
+    Null,
+    Truth(bool),
+    Number(&'a str),
+    Text(Cow<'a, str>),
+    List(Vec<Self>),
+    Object(Vec<(Cow<'a, str>, Self)>),
+}
+
+impl<'a> text::Value<'a> for Json<'a> {
+    type List = Vec<Self>;
+    type Room = ();
+
+    fn take((): &(), _: usize, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+    fn null() -> Self {
+        Self::Null
+    }
+    fn truth(truth: bool) -> Self {
+        Self::Truth(truth)
+    }
+    fn number(text: &'a str) -> Self {
+        Self::Number(text)
+    }
+    fn text(text: Cow<'a, str>) -> Self {
+        Self::Text(text)
+    }
+    fn push(list: &mut Vec<Self>, item: Self, (): &()) -> Result<(), String> {
+        list.push(item);
+        Ok(())
+    }
+    fn list(list: Vec<Self>) -> Self {
+        Self::List(list)
+    }
+    fn object(members: Vec<(Cow<'a, str>, Self)>) -> Self {
+        Self::Object(members)
+    }
+}
+
+pub(super) fn read(bytes: &[u8], signature: &Signature) -> Result<Samples, SamplesError> {
+    let document: Json<'_> = text::read(bytes, &()).map_err(SamplesError::Malformed)?;
+    let Json::Object(document) = document else {
         return Err(SamplesError::Malformed("expected an object with `inputs` and `outputs`".into()));
     };
-    let inputs = document
-        .remove("inputs")
-        .ok_or_else(|| SamplesError::Malformed("there is no field `inputs`".into()))?;
+    let (mut inputs, mut outputs) = (None, None);
+    for (name, value) in document {
+        match &*name {
+            "inputs" => inputs = Some(value),
+            "outputs" => outputs = Some(value),
+            _ => {}
+        }
+    }
+    let inputs = inputs.ok_or_else(|| SamplesError::Malformed("there is no field `inputs`".into()))?;
     let inputs = columns("input", inputs, signature.inputs())?;
-    let outputs = match document.remove("outputs") {
+    let outputs = match outputs {
+        None | Some(Json::Null) => Vec::new(),
         Some(outputs) => columns("output", outputs, signature.outputs())?,
-        None => Vec::new(),
     };
     for (name, tensor) in &inputs {
         let spec = find("input", signature.inputs(), name)?;
-        if !spec.accepts(tensor.shape()) {
+        if tensor.element_type() != spec.element_type() || !spec.accepts(tensor.shape()) {
             return Err(SamplesError::Mismatch {
                 name: name.clone(),
                 expected: spec.to_string(),
@@ -43,28 +95,35 @@ pub(super) fn write(samples: &Samples) -> String {
 /// Tensors by name; a bare list stands for the only tensor of a side that has one.
 fn columns(
     side: &'static str,
-    value: Value,
+    value: Json<'_>,
     specs: &[TensorSpec],
 ) -> Result<Vec<(String, Tensor)>, SamplesError> {
     let columns = match (value, specs) {
-        (Value::Object(columns), _) => columns,
-        (list @ Value::Array(_), [only]) => Map::from_iter([(only.name().to_string(), list)]),
+        (Json::Object(columns), _) => columns,
+        (list @ Json::List(_), [only]) => vec![(Cow::Owned(only.name().to_string()), list)],
         _ => {
             return Err(SamplesError::Malformed(format!(
                 "`{side}s` has to be an object of nested lists by name"
             )));
         }
     };
-    columns
-        .into_iter()
-        .map(|(name, list)| {
-            let tensor = tensor(find(side, specs, &name)?, &list)?;
-            Ok((name, tensor))
-        })
-        .collect()
+    let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(columns.len());
+    for (name, list) in columns {
+        if tensors.iter().any(|(known, _)| *known == name) {
+            return Err(SamplesError::Malformed(format!("`{side}s` has `{name}` twice")));
+        }
+        let spec = find(side, specs, &name)?;
+        let tensor = match tensor(spec, &list) {
+            // What a model should have answered may be of another type; the comparison will say so.
+            Err(mismatch) if side == "output" => as_it_stands(spec, &list).ok_or(mismatch)?,
+            other => other?,
+        };
+        tensors.push((name.into_owned(), tensor));
+    }
+    Ok(tensors)
 }
 
-fn tensor(spec: &TensorSpec, list: &Value) -> Result<Tensor, SamplesError> {
+fn tensor(spec: &TensorSpec, list: &Json<'_>) -> Result<Tensor, SamplesError> {
     let ragged = |found: &str| SamplesError::Mismatch {
         name: spec.name().to_string(),
         expected: "a nested list with as many elements in each list of one level".into(),
@@ -72,29 +131,40 @@ fn tensor(spec: &TensorSpec, list: &Value) -> Result<Tensor, SamplesError> {
     };
     let mut dims = Vec::new();
     let mut level = list;
-    while let Value::Array(items) = level {
+    loop {
+        let (length, first) = match level {
+            Json::List(items) => (items.len(), items.first()),
+            // A map of each class to its score, as ZipMap gives it.
+            Json::Object(members) if spec.labels().is_some() => {
+                (members.len(), members.first().map(|(_, v)| v))
+            }
+            _ => break,
+        };
         if dims.len() == MAX_RANK {
             return Err(ragged(&format!("more than {MAX_RANK} levels")));
         }
-        dims.push(items.len());
-        match items.first() {
+        dims.push(length);
+        match first {
             Some(first) => level = first,
             None => break,
         }
     }
     let shape = Shape::new(&dims).ok_or_else(|| ragged("too many elements"))?;
     let mut leaves = Vec::new();
-    flatten(list, shape.dims(), &mut leaves).ok_or_else(|| ragged("lists of different lengths"))?;
-    // A list that leaves out dimensions of one takes the shape that the signature gives.
+    flatten(list, shape.dims(), spec.labels(), &mut leaves)
+        .ok_or_else(|| ragged("lists of different lengths"))?;
+    // A list that leaves out dimensions of one takes the shape that the signature gives; so does one
+    // row without the list around it.
     let shape = if spec.accepts(shape) {
         shape
     } else {
-        spec.shape_of(shape.rows(), shape.elements()).unwrap_or(shape)
+        let rows = spec.shape_of(shape.rows(), shape.elements());
+        rows.or_else(|| spec.shape_of(1, shape.elements())).unwrap_or(shape)
     };
     match spec.element_type() {
         ElementType::F32 => typed(spec, shape, &leaves, |v| {
-            #[expect(clippy::cast_possible_truncation, reason = "the model takes f32")]
-            float(v).map(|v| v as f32)
+            // Straight from the text: by way of f64 a number could be rounded twice.
+            if let Json::Number(text) = v { text.parse().ok() } else { float(v).map(single) }
         }),
         ElementType::F64 => typed(spec, shape, &leaves, float),
         ElementType::I8 => typed(spec, shape, &leaves, int::<i8>),
@@ -105,18 +175,45 @@ fn tensor(spec: &TensorSpec, list: &Value) -> Result<Tensor, SamplesError> {
         ElementType::U16 => typed(spec, shape, &leaves, int::<u16>),
         ElementType::U32 => typed(spec, shape, &leaves, int::<u32>),
         ElementType::U64 => typed(spec, shape, &leaves, int::<u64>),
-        ElementType::Bool => typed(spec, shape, &leaves, Value::as_bool),
-        ElementType::String => typed(spec, shape, &leaves, |v| v.as_str().map(str::to_owned)),
+        ElementType::Bool => typed(spec, shape, &leaves, truth),
+        ElementType::String => typed(spec, shape, &leaves, string),
     }
 }
 
+/// The list as text or as numbers, whatever the signature says.
+fn as_it_stands(spec: &TensorSpec, list: &Json<'_>) -> Option<Tensor> {
+    let of = |element| {
+        let spec = TensorSpec::of_any_shape(spec.name(), element);
+        tensor(&spec, list).ok()
+    };
+    let tensor = of(ElementType::I64).or_else(|| of(ElementType::F64)).or_else(|| of(ElementType::String))?;
+    Some(convert(tensor, spec.element_type()))
+}
+
 /// The leaves of a nested list of these dimensions, or `None` where it is not of them.
-fn flatten<'v>(value: &'v Value, dims: &[usize], leaves: &mut Vec<&'v Value>) -> Option<()> {
+fn flatten<'v, 'a>(
+    value: &'v Json<'a>,
+    dims: &[usize],
+    labels: Option<&Labels>,
+    leaves: &mut Vec<&'v Json<'a>>,
+) -> Option<()> {
     match (value, dims.split_first()) {
-        (Value::Array(items), Some((dim, rest))) if items.len() == *dim => {
-            items.iter().try_for_each(|item| flatten(item, rest, leaves))
+        (Json::List(items), Some((dim, rest))) if items.len() == *dim => {
+            items.iter().try_for_each(|item| flatten(item, rest, labels, leaves))
         }
-        (Value::Array(_), _) | (_, Some(_)) => None,
+        (Json::Object(members), Some((dim, rest))) if members.len() == *dim => {
+            let of = |label: &str| members.iter().find(|(name, _)| name == label).map(|(_, value)| value);
+            match labels? {
+                Labels::Ints(all) if all.len() == *dim => {
+                    all.iter().try_for_each(|l| flatten(of(&l.to_string())?, rest, labels, leaves))
+                }
+                Labels::Strings(all) if all.len() == *dim => {
+                    all.iter().try_for_each(|l| flatten(of(l)?, rest, labels, leaves))
+                }
+                _ => None,
+            }
+        }
+        (Json::List(_) | Json::Object(_), _) | (_, Some(_)) => None,
         (leaf, None) => {
             leaves.push(leaf);
             Some(())
@@ -127,8 +224,8 @@ fn flatten<'v>(value: &'v Value, dims: &[usize], leaves: &mut Vec<&'v Value>) ->
 fn typed<T: Element>(
     spec: &TensorSpec,
     shape: Shape,
-    leaves: &[&Value],
-    convert: impl Fn(&Value) -> Option<T>,
+    leaves: &[&Json<'_>],
+    convert: impl Fn(&Json<'_>) -> Option<T>,
 ) -> Result<Tensor, SamplesError> {
     let mismatch = |expected: String, found: String| SamplesError::Mismatch {
         name: spec.name().to_string(),
@@ -143,37 +240,71 @@ fn typed<T: Element>(
     Tensor::new(shape.dims(), values).map_err(|_| mismatch(shape.to_string(), format!("{found} elements")))
 }
 
-fn float(value: &Value) -> Option<f64> {
-    match value {
-        Value::Null => Some(f64::NAN),
-        Value::Number(number) => number.as_f64(),
-        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
-        Value::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        Value::Array(_) | Value::Object(_) => None,
+impl std::fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Truth(truth) => truth.fmt(f),
+            Self::Number(text) => f.write_str(text),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::List(_) => f.write_str("a list"),
+            Self::Object(_) => f.write_str("an object"),
+        }
     }
 }
 
-fn int<T: TryFrom<i128>>(value: &Value) -> Option<T> {
+/// `null` is a missing value, and numbers that are not finite may be text.
+fn float(value: &Json<'_>) -> Option<f64> {
+    match value {
+        Json::Null => Some(f64::NAN),
+        Json::Number(text) => text.parse().ok(),
+        Json::Truth(truth) => Some(f64::from(u8::from(*truth))),
+        Json::Text(text) => text.trim().parse().ok().filter(|number: &f64| !number.is_finite()),
+        Json::List(_) | Json::Object(_) => None,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the model takes f32")]
+const fn single(value: f64) -> f32 {
+    value as f32
+}
+
+fn int<T: TryFrom<i128>>(value: &Json<'_>) -> Option<T> {
     let number = match value {
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(int), ..) => i128::from(int),
-            (_, Some(int), _) => i128::from(int),
+        Json::Number(text) => match text.parse::<i128>() {
+            Ok(int) => int,
             // `3.0`, as languages without an integer type write it.
-            #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number of 53 bits")]
-            (.., Some(float)) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => {
-                float as i128
+            Err(_) => {
+                let float: f64 = text.parse().ok()?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "checked to be a whole number of 53 bits"
+                )]
+                let whole = float as i128;
+                (float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0).then_some(whole)?
             }
-            _ => return None,
         },
-        Value::Bool(truth) => i128::from(*truth),
+        Json::Truth(truth) => i128::from(*truth),
         _ => return None,
     };
     T::try_from(number).ok()
+}
+
+fn truth(value: &Json<'_>) -> Option<bool> {
+    match value {
+        Json::Truth(truth) => Some(*truth),
+        Json::Number(_) => int::<i64>(value).filter(|int| matches!(int, 0 | 1)).map(|int| int == 1),
+        _ => None,
+    }
+}
+
+/// Text; a whole number stands for its digits, as codes of categories do.
+fn string(value: &Json<'_>) -> Option<String> {
+    match value {
+        Json::Text(text) => Some(text.to_string()),
+        Json::Number(_) => int::<i64>(value).map(|int| int.to_string()),
+        _ => None,
+    }
 }
 
 fn nested(tensor: TensorView<'_>) -> Value {

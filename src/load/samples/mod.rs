@@ -5,6 +5,7 @@
 //! layout of ONNX's own test data (`input_0.pb`, `output_0.pb`, ..).
 
 mod compare;
+mod convert;
 mod json;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 mod onnx_dir;
@@ -60,8 +61,9 @@ impl Samples {
     /// Reads the JSON form. The signature gives each list its element type, and its shape where
     /// the list leaves out dimensions of one.
     ///
-    /// `null` is a missing value: NaN where the elements are floats. Infinity is written as the
-    /// text `"Infinity"` or `"-Infinity"`.
+    /// `null` is a missing value: NaN where the elements are floats. NaN, Infinity and -Infinity may
+    /// stand there bare or as text. A whole number may stand for text, and a map of each class to its
+    /// score for the row of scores of an output that has labels.
     ///
     /// # Errors
     /// Where it is not of this form, names a tensor that the signature has not, leaves out an

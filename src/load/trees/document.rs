@@ -1,10 +1,11 @@
 //! A JSON-like document, whichever way it was written, with accessors that say what is wrong
 //! and where.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use crate::load::json;
 
 /// A value. A list of numbers and truth values is kept as plain numbers, 8 bytes each: model
 /// files consist of little else.
@@ -31,14 +32,7 @@ impl Wrong {
 impl Value {
     /// Reads JSON into no more than this many bytes. Nesting is bounded by the parser.
     pub(super) fn from_json(bytes: &[u8], budget: u64) -> Result<Self, Wrong> {
-        let room = Room::new(budget);
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        let value = Seed(&room).deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-        value.map_err(|error| match error.classify() {
-            // The only error that is raised here.
-            serde_json::error::Category::Data => Wrong::new(error.to_string()),
-            _ => Wrong::new(format!("not JSON: {error}")),
-        })
+        json::read(bytes, &Room::new(budget)).map_err(Wrong)
     }
 
     /// The member of this name.
@@ -206,66 +200,33 @@ impl Room {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Seed<'r>(&'r Room);
+impl<'a> json::Value<'a> for Value {
+    type List = ListBuilder;
+    type Room = Room;
 
-impl Seed<'_> {
-    fn take<E: serde::de::Error>(self, values: usize, text: usize) -> Result<(), E> {
-        self.0.take(values, text).map_err(|Wrong(reason)| E::custom(reason))
+    fn take(room: &Room, values: usize, text: usize) -> Result<(), String> {
+        room.take(values, text).map_err(|Wrong(reason)| reason)
     }
-}
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+    fn null() -> Self {
+        Self::Null
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "whole numbers of a model are small; hashes are text")]
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+    fn truth(truth: bool) -> Self {
+        Self::Number(f64::from(u8::from(truth)))
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Number(f64::from(u8::from(value))))
+    fn number(text: &'a str) -> Self {
+        Self::Number(text.parse().unwrap_or(f64::NAN))
     }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+    fn text(text: Cow<'a, str>) -> Self {
+        Self::Text(text.into_owned())
     }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+    fn push(list: &mut ListBuilder, item: Self, room: &Room) -> Result<(), String> {
+        list.push(item, room).map_err(|Wrong(reason)| reason)
     }
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(value))
+    fn list(list: ListBuilder) -> Self {
+        list.finish()
     }
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        self.take(1, value.len())?;
-        Ok(Value::Text(value.to_owned()))
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        self.take(1, 0)?;
-        let mut list = ListBuilder::default();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item, self.0).map_err(|Wrong(reason)| serde::de::Error::custom(reason))?;
-        }
-        Ok(list.finish())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        self.take(1, 0)?;
-        let mut object = Vec::new();
-        while let Some(name) = members.next_key::<String>()? {
-            // The name, and a number that is no text or list and has not been counted.
-            self.take(2, name.len())?;
-            object.push((name, members.next_value_seed(self)?));
-        }
-        Ok(Value::Object(object))
+    fn object(members: Vec<(Cow<'a, str>, Self)>) -> Self {
+        Self::Object(members.into_iter().map(|(name, value)| (name.into_owned(), value)).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tree libraries' own files, straight from `save_model`: `XGBoost` JSON and UBJSON,
-//! `LightGBM` text, `CatBoost` JSON.
+//! `LightGBM` text, `CatBoost` cbm and JSON.
 //!
-//! Such a model takes `features`, `f32` of shape `[rows, features]` with NaN for a missing value
+//! Such a model (but one of `CatBoost` with categories of text) takes `features`, `f32` of shape `[rows, features]` with NaN for a missing value
 //! and a category as its code, and answers `scores`, what the library's own `predict` gives.
 
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::{Loader, Payload};
 
 mod catboost;
-mod catboost_tree;
 mod document;
 mod lightgbm;
 mod lightgbm_tree;

@@ -156,6 +156,10 @@ pub(super) struct TreeModel {
 
 impl TreeModel {
     pub(super) fn build(parts: Parts) -> Arc<dyn Model> {
+        Arc::new(Self::new(parts))
+    }
+
+    pub(super) fn new(parts: Parts) -> Self {
         let Parts { library, features, scorer, scale, bias, link, labels } = parts;
         let columns = link.columns(scorer.targets());
         let rows = [Dim::Any, Dim::Fixed(features)];
@@ -165,10 +169,16 @@ impl TreeModel {
             output = output.with_labels(labels);
         }
         let signature = Signature::new(vec![input], vec![output]);
-        Arc::new(Self { library, signature, features, scorer, scale, bias, link, columns })
+        Self { library, signature, features, scorer, scale, bias, link, columns }
     }
 
-    fn score(&self, rows: &[f32], scores: &mut [f32]) -> Result<(), RunError> {
+    /// How many scores a row has.
+    pub(super) const fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The scores of rows of as many values as there are features.
+    pub(super) fn score(&self, rows: &[f32], scores: &mut [f32]) -> Result<(), RunError> {
         match &self.scorer {
             Scorer::Single(trees) => {
                 self.chunked(rows, scores, |rows, sums| trees.evaluate(rows, self.features, sums))

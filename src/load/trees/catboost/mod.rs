@@ -1,16 +1,31 @@
-//! `CatBoost`'s own files, the JSON that `save_model(format="json")` writes.
+//! `CatBoost`'s own files: what `save_model` writes, and the JSON of `save_model(format="json")`.
+//!
+//! A model without categorical features takes `features`, as the other tree libraries' do. So does one whose
+//! categories are all whole numbers, which come as such; one with categories of text takes `float_features` and
+//! `cat_features`, as `CatBoost`'s own appliers do, each with the features of its kind in their order.
 
 use std::sync::Arc;
 
-use super::catboost_tree::{self, Features};
+mod cbm;
+mod city_hash;
+mod ctr;
+mod encoder;
+mod features;
+mod flatbuffer;
+mod model;
+mod trees;
+
+use self::ctr::Tables;
+use self::features::Features;
+use self::model::CategoricalModel;
 use super::document::{Field, Value, Wrong};
 use super::model::{Link, Parts, Scorer, TreeModel};
 use super::starts_with_object_of;
-use crate::kernel::tree::builder::Builder;
+use crate::kernel::tree::builder::{Builder, MAX_FEATURES};
 use crate::load::{LoadError, LoadOptions, Loader, Model, Payload};
 use crate::signature::Labels;
 
-/// Loads `model.json`.
+/// Loads `model.cbm` and `model.json`.
 #[derive(Debug)]
 pub(super) struct Catboost;
 
@@ -21,31 +36,40 @@ impl Loader for Catboost {
 
     fn recognises(&self, payload: &Payload) -> bool {
         let names = ["features_info", "model_info", "oblivious_trees", "ctr_data", "trees", "scale_and_bias"];
-        starts_with_object_of(payload, &names)
+        payload.peek(4) == cbm::MAGIC || starts_with_object_of(payload, &names)
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let bytes = payload.into_bytes();
-        Value::from_json(&bytes, options.memory_budget)
-            .and_then(|document| {
+        document(bytes.as_ref(), options.memory_budget)
+            .and_then(|(document, tables)| {
                 drop(bytes);
-                read(&document)
+                read(&document, tables)
             })
             .map_err(|Wrong(reason)| LoadError::Malformed { format: "catboost", reason })
-            .map(TreeModel::build)
     }
 }
 
-fn read(document: &Value) -> Result<Parts, Wrong> {
+/// The document of a file in either form, and its tables of target statistics.
+fn document(bytes: &[u8], budget: u64) -> Result<(Value, Tables), Wrong> {
+    if bytes.starts_with(cbm::MAGIC) {
+        return cbm::read(bytes, budget);
+    }
+    let document = Value::from_json(bytes, budget)?;
+    let tables = ctr::tables(&Field::root(&document), budget)?;
+    Ok((document, tables))
+}
+
+fn read(document: &Value, tables: Tables) -> Result<Arc<dyn Model>, Wrong> {
     let root = Field::root(document);
     let (scale, mut bias) = scale_and_bias(&root)?;
-    let features = Features::read(&root)?;
+    let mut features = Features::read(&root, tables)?;
     let mut builder = Builder::default();
-    let targets = if let Some(trees) = root.find("oblivious_trees") {
-        catboost_tree::oblivious(&trees, &features, &mut builder)?
+    let targets = if let Some(list) = root.find("oblivious_trees") {
+        trees::oblivious(&list, &mut features, &mut builder)?
     } else {
-        let trees = root.get("trees")?;
-        catboost_tree::asymmetric(&trees, &features, &mut builder)?
+        let list = root.get("trees")?;
+        trees::asymmetric(&list, &mut features, &mut builder)?
     };
     let targets = targets.unwrap_or(bias.len().max(1));
     match bias.as_slice() {
@@ -62,7 +86,12 @@ fn read(document: &Value) -> Result<Parts, Wrong> {
     let labels = labels(&root)?;
     let link = link(&root, targets, labels.is_some())?;
     let scorer = Scorer::Double(Scorer::double("CatBoost", forest).map_err(Wrong)?);
-    Ok(Parts { library: "CatBoost", features: features.width, scorer, scale, bias, link, labels })
+    let encoder = features.into_encoder().finish();
+    let parts = Parts { library: "CatBoost", features: encoder.width(), scorer, scale, bias, link, labels };
+    if encoder.is_plain() {
+        return Ok(TreeModel::build(parts));
+    }
+    Ok(Arc::new(CategoricalModel::new(encoder, TreeModel::new(parts))))
 }
 
 /// `[scale, [bias, ..]]`, `[scale, bias]` in old files, or nothing.
