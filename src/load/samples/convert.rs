@@ -47,10 +47,10 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
 }
 
 fn ints(tensor: &Tensor) -> Option<Vec<i128>> {
-    fn wide<T: Copy + Into<i128>>(values: &[T]) -> Option<Vec<i128>> {
-        Some(values.iter().copied().map(Into::into).collect())
+    fn wide<T: Copy + Into<i128>>(values: &[T]) -> Vec<i128> {
+        values.iter().copied().map(Into::into).collect()
     }
-    match tensor.view().data() {
+    Some(match tensor.view().data() {
         DataView::I8(values) => wide(values),
         DataView::I16(values) => wide(values),
         DataView::I32(values) => wide(values),
@@ -60,8 +60,8 @@ fn ints(tensor: &Tensor) -> Option<Vec<i128>> {
         DataView::U32(values) => wide(values),
         DataView::U64(values) => wide(values),
         DataView::Bool(values) => wide(values),
-        DataView::F32(_) | DataView::F64(_) | DataView::String(_) => None,
-    }
+        DataView::F32(_) | DataView::F64(_) | DataView::String(_) => return None,
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ pub(super) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let attributes = node.attributes;
     Ok(match (node.domain, node.operator) {
         // The second domain is that of scikit-learn exports before opset 10.
-        ("" | "ai.onnx" | "com.microsoft", "StringNormalizer") => Box::new(normalizer::StringNormalizer::new(attributes)?),
+        ("" | "ai.onnx" | "com.microsoft", "StringNormalizer") => {
+            Box::new(normalizer::StringNormalizer::new(attributes)?)
+        }
         ("" | "ai.onnx", "TfIdfVectorizer") => Box::new(tfidf::TfIdfVectorizer::new(attributes)?),
         ("" | "ai.onnx", "StringConcat") => Box::new(concat::StringConcat),
         ("" | "ai.onnx", "StringSplit") => Box::new(split::StringSplit::new(attributes)?),

@@ -96,7 +96,8 @@ fn murmur(bytes: &[u8], seed: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ml::common::testing::{int, one, words};
+    use crate::kernel::Attribute;
+    use crate::kernel::ml::common::testing::{one, words};
 
     #[test]
     fn hashes_are_those_of_the_published_vectors() {
@@ -116,7 +117,7 @@ mod tests {
         let x = || words(&[1], &["test"]);
         let y = one("com.microsoft:MurmurHash3", vec![], x()).unwrap();
         assert_eq!(y.values::<u32>(), Some(&[0xba6b_d213][..]));
-        let y = one("com.microsoft:MurmurHash3", vec![("positive", int(0))], x()).unwrap();
+        let y = one("com.microsoft:MurmurHash3", vec![("positive", Attribute::Int(0))], x()).unwrap();
         assert_eq!(y.values::<i32>(), Some(&[0xba6b_d213_u32.cast_signed()][..]));
     }
 }

@@ -267,7 +267,7 @@ fn read_table(kind: Kind, table: &Field<'_>) -> Result<Table, Wrong> {
         Kind::Total => 2,
         Kind::Borders | Kind::Buckets => stride.max(3),
     };
-    if stride != wanted || values.len() % stride != 0 {
+    if stride != wanted || !values.len().is_multiple_of(stride) {
         return Err(stride_field.expected(&format!("{wanted}, a divisor of {} values", values.len())));
     }
     let mut buckets = HashMap::with_capacity(values.len() / stride);
