@@ -350,7 +350,9 @@ fn statistics(rest: &mut &[u8]) -> Result<Tables, Wrong> {
         let base = table.table(0)?.ok_or_else(|| Wrong::new("not a CatBoost file: a table is not whole"))?;
         let base = self::base(&base)?;
         let mut buckets = HashMap::new();
-        for &[a, b, c, d, e, f, g, h, bucket @ ..] in table.elements::<12>(1)? {
+        for &[a, b, c, d, e, f, g, h, bucket @ ..] in
+            table.elements::<1>(1)?.as_flattened().as_chunks::<12>().0
+        {
             let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
             if hash != u64::MAX {
                 buckets.insert(hash, u32::from_le_bytes(bucket));
