@@ -130,15 +130,15 @@ fn features(trees: &Table<'_, '_>) -> Result<Value, Wrong> {
     for feature in trees.tables(7)? {
         statistics.push(statistic(&feature)?);
     }
-    let others = |slot| -> Result<Value, Wrong> {
-        Ok(Value::List(trees.tables(slot)?.iter().map(|_| Value::Null).collect()))
-    };
+    for (slot, kind) in [(12, "text"), (18, "embedding")] {
+        if !trees.tables(slot)?.is_empty() {
+            return Err(Wrong::new(format!("a model of {kind} features is not supported")));
+        }
+    }
     Ok(object(vec![
         ("float_features", Value::List(numbers)),
         ("categorical_features", Value::List(categories)),
         ("ctrs", Value::List(statistics)),
-        ("text_features", others(12)?),
-        ("embedding_features", others(18)?),
     ]))
 }
 
