@@ -294,6 +294,9 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(read(&deep).unwrap_err().contains("levels of nesting"));
-        assert_eq!(super::read::<Written>(b"\"\xff\"", &()).unwrap_err(), "not JSON: expected UTF-8 at byte 1");
+        assert_eq!(
+            super::read::<Written>(b"\"\xff\"", &()).unwrap_err(),
+            "not JSON: expected UTF-8 at byte 1"
+        );
     }
 }

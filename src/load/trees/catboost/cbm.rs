@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::super::document::{Value, Wrong};
+use super::super::document::{Room, Value, Wrong};
 use super::ctr::{Base, Combination, Counts, Kind, Table as CountTable, Tables};
 use super::flatbuffer::{Message, Table};
 
@@ -17,23 +17,27 @@ pub(super) const MAGIC: &[u8; 4] = b"CBM1";
 /// The depth to which trees may grow; `CatBoost` itself goes to 16.
 const MAX_DEPTH: usize = 100;
 
-/// The document and the tables of a file.
-pub(super) fn read(bytes: &[u8]) -> Result<(Value, Tables), Wrong> {
+/// How many values, names and numbers among them, a split or a node of a tree is at most.
+const VALUES: usize = 12;
+
+/// The document and the tables of a file; the document takes no more than `budget` bytes.
+pub(super) fn read(bytes: &[u8], budget: u64) -> Result<(Value, Tables), Wrong> {
     let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(|| Wrong::new("not a CatBoost file"))?;
     let message = Message::new(sized(&mut rest)?);
     let core = message.root()?;
+    let room = Room::new(budget);
     let trees = core.table(1)?.ok_or_else(|| Wrong::new("not a CatBoost file: there are no trees"))?;
     let parts = core.elements::<4>(3)?.len();
     let mut document = vec![
-        ("model_info".to_owned(), info(&core)?),
+        ("model_info".to_owned(), info(&core, budget)?),
         ("features_info".to_owned(), features(&trees)?),
         ("scale_and_bias".to_owned(), scale_and_bias(&trees)?),
     ];
-    let splits = splits(&trees)?;
+    let splits = splits(&trees, &room)?;
     if trees.elements::<4>(10)?.is_empty() {
-        document.push(("oblivious_trees".to_owned(), oblivious(&trees, &splits)?));
+        document.push(("oblivious_trees".to_owned(), oblivious(&trees, &splits, &room)?));
     } else {
-        document.push(("trees".to_owned(), Branches::new(&trees, &splits)?.all(&trees)?));
+        document.push(("trees".to_owned(), Branches::new(&trees, &splits, &room)?.all(&trees)?));
     }
     // The statistics are the only part that a model without text features has.
     let tables = if parts > 0 { statistics(&mut rest)? } else { Tables::new() };
@@ -79,12 +83,12 @@ fn list<T: Into<f64>>(values: impl Iterator<Item = T>) -> Value {
 }
 
 /// What is JSON inside of a text becomes a part of the document.
-fn info(core: &Table<'_, '_>) -> Result<Value, Wrong> {
+fn info(core: &Table<'_, '_>, budget: u64) -> Result<Value, Wrong> {
     let mut members = Vec::new();
     for entry in core.tables(2)? {
         let (key, value) = (entry.text(0)?, entry.text(1)?);
         if key.ends_with("params") && !value.is_empty() {
-            members.push((key.to_owned(), Value::from_json(value.as_bytes())?));
+            members.push((key.to_owned(), Value::from_json(value.as_bytes(), budget)?));
         }
     }
     Ok(Value::Object(members))
@@ -206,10 +210,11 @@ fn base(table: &Table<'_, '_>) -> Result<Base, Wrong> {
 }
 
 /// Every split that a tree may have, in the order in which trees number them.
-fn splits(trees: &Table<'_, '_>) -> Result<Vec<Value>, Wrong> {
+fn splits(trees: &Table<'_, '_>, room: &Room) -> Result<Vec<Value>, Wrong> {
     let mut splits = Vec::new();
     for feature in trees.tables(5)? {
         let index = feature.int(1, -1)?;
+        room.take(VALUES * feature.floats(3)?.count(), 0)?;
         splits.extend(feature.floats(3)?.map(|border| {
             object(vec![
                 ("split_type", text("FloatFeature")),
@@ -220,6 +225,7 @@ fn splits(trees: &Table<'_, '_>) -> Result<Vec<Value>, Wrong> {
     }
     for feature in trees.tables(6)? {
         let index = feature.int(0, -1)?;
+        room.take(VALUES * feature.ints(1)?.count(), 0)?;
         splits.extend(feature.ints(1)?.map(|value| {
             object(vec![
                 ("split_type", text("OneHotFeature")),
@@ -230,6 +236,7 @@ fn splits(trees: &Table<'_, '_>) -> Result<Vec<Value>, Wrong> {
     }
     for feature in trees.tables(7)? {
         for _ in feature.floats(1)? {
+            room.take(VALUES, 0)?;
             let number = f64::from(u32::try_from(splits.len()).unwrap_or(u32::MAX));
             splits.push(object(vec![
                 ("split_type", text("OnlineCtr")),
@@ -255,7 +262,7 @@ fn dimension(trees: &Table<'_, '_>) -> Result<usize, Wrong> {
         .ok_or_else(|| Wrong::new(format!("expected at least one score, found {dimension}")))
 }
 
-fn oblivious(trees: &Table<'_, '_>, splits: &[Value]) -> Result<Value, Wrong> {
+fn oblivious(trees: &Table<'_, '_>, splits: &[Value], room: &Room) -> Result<Value, Wrong> {
     let dimension = dimension(trees)?;
     let mut numbers = trees.ints(1)?;
     let mut leaves = trees.doubles(8)?;
@@ -266,6 +273,7 @@ fn oblivious(trees: &Table<'_, '_>, splits: &[Value]) -> Result<Value, Wrong> {
             depth.ok_or_else(|| Wrong::new(format!("expected a depth to {MAX_DEPTH}, found {size}")))?;
         let mut of_tree = Vec::new();
         for number in numbers.by_ref().take(depth) {
+            room.take(VALUES, 0)?;
             of_tree.push(split(splits, number)?);
         }
         let count = 1_usize.checked_shl(size.unsigned_abs()).and_then(|leaves| leaves.checked_mul(dimension));
@@ -286,10 +294,11 @@ struct Branches<'s> {
     dimension: usize,
     /// How many nodes may still be made: each is reached once.
     left: usize,
+    room: &'s Room,
 }
 
 impl<'s> Branches<'s> {
-    fn new(trees: &Table<'_, '_>, splits: &'s [Value]) -> Result<Self, Wrong> {
+    fn new(trees: &Table<'_, '_>, splits: &'s [Value], room: &'s Room) -> Result<Self, Wrong> {
         let step = |&[a, b, c, d]: &[u8; 4]| {
             (usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])))
         };
@@ -302,6 +311,7 @@ impl<'s> Branches<'s> {
             leaf_of: trees.elements(11)?.iter().map(|bytes| u32::from_le_bytes(*bytes) as usize).collect(),
             values: trees.doubles(8)?.collect(),
             dimension: dimension(trees)?,
+            room,
         })
     }
 
@@ -318,6 +328,7 @@ impl<'s> Branches<'s> {
     fn branch(&mut self, node: usize, depth: usize) -> Result<Value, Wrong> {
         let missing = || Wrong::new(format!("not a CatBoost file: node {node} is not there"));
         self.left = self.left.checked_sub(1).ok_or_else(missing)?;
+        self.room.take(2 * VALUES, 0)?;
         if depth > MAX_DEPTH {
             return Err(Wrong::new(format!("expected trees of a depth to {MAX_DEPTH}, found a deeper one")));
         }

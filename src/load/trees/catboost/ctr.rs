@@ -239,13 +239,13 @@ pub(super) type Tables = HashMap<Base, Table>;
 
 /// Reads `ctr_data`: of each table a text of JSON that says what is counted, and a flat list of
 /// hashes (as text: they have 64 bits), each with its counts behind it.
-pub(super) fn tables(root: &Field<'_>) -> Result<Tables, Wrong> {
+pub(super) fn tables(root: &Field<'_>, budget: u64) -> Result<Tables, Wrong> {
     let mut tables = Tables::new();
     let Some(data) = root.find("ctr_data") else { return Ok(tables) };
     let Value::Object(members) = data.value else { return Ok(tables) };
     for (name, _) in members {
         let Some(table) = data.find(name) else { continue };
-        let key = Value::from_json(name.as_bytes())?;
+        let key = Value::from_json(name.as_bytes(), budget)?;
         let key = Field::root(&key);
         let base = Base::read(&key.get("type")?, &key.get("identifier")?)?;
         let read = read_table(base.kind, &table)?;

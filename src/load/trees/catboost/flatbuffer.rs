@@ -7,7 +7,7 @@ use super::super::document::Wrong;
 
 /// How many bytes may be read in all, as a multiple of those that are there: parts may be shared,
 /// but not so often that the copies get out of hand.
-const SHARING: usize = 16;
+const SHARING: usize = 8;
 
 /// A message.
 #[derive(Debug)]
