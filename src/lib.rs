@@ -54,6 +54,7 @@ mod index;
 )]
 mod kernel;
 pub mod load;
+mod memory;
 mod models;
 mod plan;
 mod predict_error;

@@ -60,7 +60,8 @@ pub struct ModelStatus {
     pub rejections: u64,
     /// How often a load was put off because the topic could not be read.
     pub retries: u64,
-    /// Versions that are no longer live and that somebody still holds.
+    /// Versions that are no longer live and whose memory is not free yet, mostly because somebody
+    /// still holds them.
     pub retired: usize,
 }
 

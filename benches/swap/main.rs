@@ -5,9 +5,12 @@
 //! `target/bench/swap.svg`. `BENCH_SECONDS` is the length of each of the five phases, 10 unless set:
 //! three without swaps, two with, in turns.
 
+#[path = "../../tests/memory/feed.rs"]
 mod feed;
 mod memory;
 mod plot;
+#[path = "../../tests/memory/resident.rs"]
+mod resident;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -133,7 +136,7 @@ pub(crate) struct Bucket {
 impl Run {
     /// Swaps `large`, and scores `other` meanwhile, or else `large` itself.
     fn of(large: &Work, phase: Duration, other: Option<&Work>) -> Self {
-        let variants = Variant::pair(large);
+        let variants = variants(large);
         let feed = Feed::new(&large.name, variants);
         let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
         feed.publish();
@@ -232,6 +235,12 @@ fn score(scorer: &ModelScorer, work: &Work, begun: Instant, phase: Duration) -> 
     Run { histograms, swaps: 0, buckets, memory: Vec::new() }
 }
 
+/// The model in two versions: with another comment at its end.
+fn variants(work: &Work) -> [Variant; 2] {
+    // Field 6 of ONNX's ModelProto, a text; the last one counts.
+    [b'a', b'b'].map(|comment| Variant::new(&[work.file(), &[0x32, 1, comment]].concat(), "onnx"))
+}
+
 /// Memory at the peak of one swap, and after many.
 fn memory_results(large: &Work, small: &Work) -> MemoryResults {
     let served = Served::start(small);
@@ -242,25 +251,25 @@ fn memory_results(large: &Work, small: &Work) -> MemoryResults {
         served.publish(&version, small.file());
         wait(watch.wait_for(|s| s.live_version(&small.name) == Some(&*version))).unwrap();
         if swap == 10 {
-            after_10 = memory::resident();
+            after_10 = resident::resident();
         }
     }
-    let after_all = memory::resident();
+    let after_all = resident::resident();
     drop(served);
 
-    let feed = Feed::new(&large.name, Variant::pair(large));
+    let feed = Feed::new(&large.name, variants(large));
     let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
     let scorer = models.scorer(&large.name).unwrap();
     feed.publish();
     wait(scorer.ready(Duration::from_mins(1))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    let before = memory::resident();
-    memory::reset_peak();
+    let before = resident::resident();
+    resident::reset_peak();
     let mut watch = models.watch_status();
     let version = feed.publish();
     wait(watch.wait_for(|s| s.live_version(&large.name) == Some(&*version))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    let peak = memory::peak();
+    let peak = resident::peak();
     let file = large.file().len() as u64;
     MemoryResults {
         file_bytes: file,

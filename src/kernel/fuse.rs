@@ -17,7 +17,7 @@ use super::program::{Draft, Planned, ProgramError};
 use super::standard::activation::Activation;
 use super::standard::chain::{Chain, Link};
 use super::standard::dense::Dense;
-use super::standard::matmul::layer;
+use super::standard::matmul::LayerForm;
 use crate::tensor::{ElementType, Tensor};
 
 /// Replaces chains of nodes by single kernels that do the same in one pass.
@@ -35,7 +35,7 @@ fn layers(draft: &mut Draft) -> Result<(), ProgramError> {
     let readers = Readers::of(draft);
     let mut gone = vec![false; draft.steps.len()];
     for at in 0..draft.steps.len() {
-        let Some(mut dense) = dense_of(draft, at)? else { continue };
+        let Some(mut dense) = dense_of(draft, &readers, at)? else { continue };
         let mut last = at;
         while let Some(next) = readers.only(draft, last) {
             let Some(step) = draft.steps.get(next) else { break };
@@ -82,13 +82,20 @@ fn release_weights(draft: &mut Draft, readers: &Readers, at: usize) {
     }
 }
 
-/// The layer that a step is, made anew so that it can be changed.
-fn dense_of(draft: &Draft, at: usize) -> Result<Option<Dense>, ProgramError> {
+/// The layer that a step is, made anew so that it can be changed. Weights that nobody else reads are
+/// taken from the draft.
+fn dense_of(draft: &mut Draft, readers: &Readers, at: usize) -> Result<Option<Dense>, ProgramError> {
     let Some(step) = draft.steps.get(at) else { return Ok(None) };
     if !step.node.is("Gemm") && !step.node.is("MatMul") {
         return Ok(None);
     }
-    layer(&step.node, &draft.given(&step.inputs)).map_err(|e| ProgramError::of(&step.node, e))
+    let (weights, bias) = (step.inputs.get(1).copied().flatten(), step.inputs.get(2).copied().flatten());
+    let form =
+        LayerForm::of(&step.node, &draft.given(&step.inputs)).map_err(|e| ProgramError::of(&step.node, e))?;
+    let (Some(form), Some(weights)) = (form, weights) else { return Ok(None) };
+    let Some(value) = draft.values.get_mut(weights) else { return Ok(None) };
+    let constant = if readers.count(weights) == 1 { value.constant.take() } else { value.constant.clone() };
+    Ok(constant.and_then(|constant| form.layer(constant, draft.constant(bias).map(Arc::as_ref))))
 }
 
 /// The constant that a step adds to each row of its other input.

@@ -12,7 +12,7 @@ mod order;
 mod parts;
 mod slots;
 mod step;
-pub(crate) use parts::{GraphParts, InputParts, NodeParts, ProgramError};
+pub(crate) use parts::{Constants, GraphParts, InputParts, NodeParts, ProgramError};
 pub(crate) use step::Scratch;
 use step::{Source, Step};
 #[cfg(test)]
@@ -42,6 +42,12 @@ struct Output {
 impl Program {
     /// Makes a program of what the outputs need of a graph.
     pub(crate) fn build(parts: GraphParts) -> Result<Self, ProgramError> {
+        compile::compile(parts).map_err(|(error, _)| error)
+    }
+
+    /// [`Program::build`] for large constants, of which there is to be no second copy: where an
+    /// operator has no kernel, they come back for another engine.
+    pub(crate) fn build_or_return(parts: GraphParts) -> Result<Self, (ProgramError, Constants)> {
         compile::compile(parts)
     }
 

@@ -68,6 +68,27 @@ impl Payload {
     }
 }
 
+/// The same bytes, whatever the chunks.
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        let (mut left, mut right) = (self.clone(), other.clone());
+        if left.len != right.len {
+            return false;
+        }
+        while left.len > 0 {
+            let n = left.chunk().len().min(right.chunk().len());
+            if left.chunk().get(..n) != right.chunk().get(..n) {
+                return false;
+            }
+            left.advance(n);
+            right.advance(n);
+        }
+        true
+    }
+}
+
+impl Eq for Payload {}
+
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
         Self::from_chunks([Bytes::from(bytes)])
@@ -141,5 +162,13 @@ mod tests {
         assert_eq!(payload.copy_to_bytes(3), "bcd");
         assert_eq!(payload.chunks().count(), 2);
         assert_eq!(payload.into_bytes(), "ef");
+    }
+
+    #[test]
+    fn payloads_of_the_same_bytes_are_equal() {
+        let payload = |chunks: &[&'static str]| Payload::from_chunks(chunks.iter().copied().map(Bytes::from));
+        assert_eq!(payload(&["ab", "cde"]), payload(&["abc", "d", "e"]));
+        assert_ne!(payload(&["ab", "cde"]), payload(&["abc", "d", "f"]));
+        assert_ne!(payload(&["ab"]), payload(&["abc"]));
     }
 }

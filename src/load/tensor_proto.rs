@@ -1,36 +1,29 @@
 //! ONNX's `TensorProto`: constants in ONNX files, and the sample files of any format.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{self, DecodeContext, WireType};
+use prost::{DecodeError, Message};
 
+use crate::load::Payload;
 use crate::load::protobuf::{Field, Schema};
+use crate::memory;
 use crate::tensor::{Element, ElementType, Shape, Tensor};
 
 /// A tensor as ONNX writes it.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
     pub(crate) dims: Vec<i64>,
-    #[prost(int32, tag = "2")]
     pub(crate) data_type: i32,
-    #[prost(float, repeated, tag = "4")]
     pub(crate) float_data: Vec<f32>,
-    #[prost(int32, repeated, tag = "5")]
     pub(crate) int32_data: Vec<i32>,
-    #[prost(bytes = "bytes", repeated, tag = "6")]
     pub(crate) string_data: Vec<Bytes>,
-    #[prost(int64, repeated, tag = "7")]
     pub(crate) int64_data: Vec<i64>,
-    #[prost(string, tag = "8")]
     pub(crate) name: String,
-    #[prost(bytes = "bytes", tag = "9")]
-    pub(crate) raw_data: Bytes,
-    #[prost(double, repeated, tag = "10")]
+    /// Pieces of the chunks that the file came in: not copied, and freed as they are read.
+    pub(crate) raw_data: Payload,
     pub(crate) double_data: Vec<f64>,
-    #[prost(uint64, repeated, tag = "11")]
     pub(crate) uint64_data: Vec<u64>,
-    #[prost(message, repeated, tag = "13")]
     pub(crate) external_data: Vec<StringPair>,
-    #[prost(int32, tag = "14")]
     pub(crate) data_location: i32,
 }
 
@@ -60,6 +53,111 @@ pub(crate) struct MapProto {
     pub(crate) string_keys: Vec<Bytes>,
     #[prost(message, optional, tag = "5")]
     pub(crate) values: Option<SequenceProto>,
+}
+
+/// What `prost` derives, but for the raw data, which it would copy together.
+impl Message for TensorProto {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        encoding::int64::encode_packed(1, &self.dims, buf);
+        if self.data_type != 0 {
+            encoding::int32::encode(2, &self.data_type, buf);
+        }
+        encoding::float::encode_packed(4, &self.float_data, buf);
+        encoding::int32::encode_packed(5, &self.int32_data, buf);
+        encoding::bytes::encode_repeated(6, &self.string_data, buf);
+        encoding::int64::encode_packed(7, &self.int64_data, buf);
+        if !self.name.is_empty() {
+            encoding::string::encode(8, &self.name, buf);
+        }
+        if !self.raw_data.is_empty() {
+            encoding::encode_key(9, WireType::LengthDelimited, buf);
+            encoding::encode_varint(self.raw_data.len() as u64, buf);
+            self.raw_data.chunks().for_each(|chunk| buf.put_slice(chunk));
+        }
+        encoding::double::encode_packed(10, &self.double_data, buf);
+        encoding::uint64::encode_packed(11, &self.uint64_data, buf);
+        encoding::message::encode_repeated(13, &self.external_data, buf);
+        if self.data_location != 0 {
+            encoding::int32::encode(14, &self.data_location, buf);
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            1 => encoding::int64::merge_repeated(wire_type, &mut self.dims, buf, ctx),
+            2 => encoding::int32::merge(wire_type, &mut self.data_type, buf, ctx),
+            4 => encoding::float::merge_repeated(wire_type, &mut self.float_data, buf, ctx),
+            5 => encoding::int32::merge_repeated(wire_type, &mut self.int32_data, buf, ctx),
+            6 => encoding::bytes::merge_repeated(wire_type, &mut self.string_data, buf, ctx),
+            7 => encoding::int64::merge_repeated(wire_type, &mut self.int64_data, buf, ctx),
+            8 => encoding::string::merge(wire_type, &mut self.name, buf, ctx),
+            9 => merge_pieces(wire_type, &mut self.raw_data, buf, ctx),
+            10 => encoding::double::merge_repeated(wire_type, &mut self.double_data, buf, ctx),
+            11 => encoding::uint64::merge_repeated(wire_type, &mut self.uint64_data, buf, ctx),
+            13 => encoding::message::merge_repeated(wire_type, &mut self.external_data, buf, ctx),
+            14 => encoding::int32::merge(wire_type, &mut self.data_location, buf, ctx),
+            _ => encoding::skip_field(wire_type, tag, buf, ctx),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let raw = match self.raw_data.len() {
+            0 => 0,
+            len => encoding::key_len(9) + encoding::encoded_len_varint(len as u64) + len,
+        };
+        let number =
+            |tag, value: &i32| if *value == 0 { 0 } else { encoding::int32::encoded_len(tag, value) };
+        let name = if self.name.is_empty() { 0 } else { encoding::string::encoded_len(8, &self.name) };
+        encoding::int64::encoded_len_packed(1, &self.dims)
+            + number(2, &self.data_type)
+            + encoding::float::encoded_len_packed(4, &self.float_data)
+            + encoding::int32::encoded_len_packed(5, &self.int32_data)
+            + encoding::bytes::encoded_len_repeated(6, &self.string_data)
+            + encoding::int64::encoded_len_packed(7, &self.int64_data)
+            + name
+            + raw
+            + encoding::double::encoded_len_packed(10, &self.double_data)
+            + encoding::uint64::encoded_len_packed(11, &self.uint64_data)
+            + encoding::message::encoded_len_repeated(13, &self.external_data)
+            + number(14, &self.data_location)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Takes a field of bytes in the pieces in which it lies in the buffer.
+fn merge_pieces(
+    wire_type: WireType,
+    to: &mut Payload,
+    buf: &mut impl Buf,
+    ctx: DecodeContext,
+) -> Result<(), DecodeError> {
+    if wire_type != WireType::LengthDelimited {
+        // It says what is wrong as it does of any other field.
+        return encoding::bytes::merge(wire_type, &mut Bytes::new(), buf, ctx);
+    }
+    let len = encoding::decode_varint(buf)?;
+    let whole = usize::try_from(len).ok().filter(|len| *len <= buf.remaining());
+    let Some(mut left) = whole else {
+        // One byte and none there: cut off, as this one is.
+        return encoding::bytes::merge(wire_type, &mut Bytes::new(), &mut &[1_u8][..], ctx);
+    };
+    let mut pieces = Vec::new();
+    while left > 0 {
+        let piece = buf.copy_to_bytes(left.min(buf.chunk().len().max(1)));
+        left -= piece.len();
+        pieces.push(piece);
+    }
+    *to = Payload::from_chunks(pieces);
+    Ok(())
 }
 
 /// A key and a value, both text.
@@ -175,11 +273,10 @@ impl TensorProto {
     /// The elements have to be there: what a shape claims is never allocated on its word alone.
     pub(crate) fn into_tensor(self) -> Result<Tensor, String> {
         let shape = self.shape()?;
-        let name = self.name.clone();
-        let raw = &self.raw_data;
-        let tensor = match self.data_type {
-            FLOAT16 => self.halves(shape, half_to_f32)?,
-            BFLOAT16 => self.halves(shape, |bits| f32::from_bits(u32::from(bits) << 16))?,
+        let Self { name, data_type, raw_data: raw, .. } = self;
+        let tensor = match data_type {
+            FLOAT16 => halves(shape, raw, &self.int32_data, half_to_f32),
+            BFLOAT16 => halves(shape, raw, &self.int32_data, bfloat_to_f32),
             other => match element_type(other) {
                 Some(ElementType::F32) => numbers(shape, raw, f32::from_le_bytes, || self.float_data),
                 Some(ElementType::F64) => numbers(shape, raw, f64::from_le_bytes, || self.double_data),
@@ -210,20 +307,9 @@ impl TensorProto {
                     Tensor::new(shape.dims(), texts).map_err(|e| e.to_string())
                 }
                 None => return Err(format!("tensor `{name}` has elements of type {}", type_name(other))),
-            }
-            .map_err(|e| format!("tensor `{name}`: {e}"))?,
+            },
         };
-        Ok(tensor)
-    }
-
-    fn halves(&self, shape: Shape, widen: impl Fn(u16) -> f32) -> Result<Tensor, String> {
-        let bits: Vec<u16> = if self.raw_data.is_empty() {
-            narrow(&self.int32_data)
-        } else {
-            self.raw_data.chunks_exact(2).filter_map(|b| b.try_into().ok()).map(u16::from_le_bytes).collect()
-        };
-        Tensor::new(shape.dims(), bits.into_iter().map(widen).collect())
-            .map_err(|e| format!("tensor `{}`: {e}", self.name))
+        tensor.map_err(|e| format!("tensor `{name}`: {e}"))
     }
 }
 
@@ -236,13 +322,13 @@ impl From<(&str, &Tensor)> for TensorProto {
         macro_rules! raw {
             ($($type:ty),*) => {
                 $(if let Some(values) = tensor.values::<$type>() {
-                    proto.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    proto.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into();
                 })*
             };
         }
         raw!(f32, u8, i8, u16, i16, i32, i64, f64, u32, u64);
         if let Some(values) = tensor.values::<bool>() {
-            proto.raw_data = values.iter().map(|v| u8::from(*v)).collect();
+            proto.raw_data = values.iter().map(|v| u8::from(*v)).collect::<Vec<_>>().into();
         }
         if let Some(values) = tensor.values::<String>() {
             proto.string_data = values.iter().map(|v| Bytes::copy_from_slice(v.as_bytes())).collect();
@@ -254,28 +340,53 @@ impl From<(&str, &Tensor)> for TensorProto {
 /// A tensor from raw little-endian bytes, or where there are none from a typed field.
 fn numbers<T: Element, const N: usize>(
     shape: Shape,
-    raw: &[u8],
+    raw: Payload,
     from_bytes: impl Fn([u8; N]) -> T,
     typed: impl FnOnce() -> Vec<T>,
 ) -> Result<Tensor, String> {
-    let values = if raw.is_empty() {
-        typed()
-    } else {
-        let (whole, rest) = raw.as_chunks::<N>();
-        if !rest.is_empty() {
-            return Err(format!("{} bytes are no whole number of elements", raw.len()));
-        }
-        if whole.len() != shape.elements() {
-            return Err(format!("shape {shape} does not fit {} elements", whole.len()));
-        }
-        whole.iter().map(|bytes| from_bytes(*bytes)).collect()
-    };
+    let values = if raw.is_empty() { typed() } else { elements(shape, raw, from_bytes)? };
     Tensor::new(shape.dims(), values).map_err(|e| e.to_string())
+}
+
+fn halves(shape: Shape, raw: Payload, typed: &[i32], widen: fn(u16) -> f32) -> Result<Tensor, String> {
+    let typed = || narrow::<i32, u16>(typed).into_iter().map(widen).collect();
+    numbers(shape, raw, |bytes| widen(u16::from_le_bytes(bytes)), typed)
+}
+
+/// The elements of a tensor of this shape; each piece of the raw bytes is freed as it has been read.
+fn elements<T: Element, const N: usize>(
+    shape: Shape,
+    mut raw: Payload,
+    from_bytes: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, String> {
+    if !raw.len().is_multiple_of(N) {
+        return Err(format!("{} bytes are no whole number of elements", raw.len()));
+    }
+    if raw.len() / N != shape.elements() {
+        return Err(format!("shape {shape} does not fit {} elements", raw.len() / N));
+    }
+    let mut values = memory::with_capacity(shape.elements());
+    while raw.has_remaining() {
+        let (whole, rest) = raw.chunk().as_chunks::<N>();
+        values.extend(whole.iter().map(|bytes| from_bytes(*bytes)));
+        let (read, is_split) = (whole.len() * N, !rest.is_empty());
+        raw.advance(read);
+        if is_split {
+            let mut bytes = [0; N];
+            raw.try_copy_to_slice(&mut bytes).map_err(|e| e.to_string())?;
+            values.push(from_bytes(bytes));
+        }
+    }
+    Ok(values)
 }
 
 /// The low bits of wider integers, as the typed fields of the format hold narrow ones.
 fn narrow<W: Copy + Into<i128>, T: TryFrom<i128> + Default>(values: &[W]) -> Vec<T> {
     values.iter().map(|v| T::try_from((*v).into()).unwrap_or_default()).collect()
+}
+
+fn bfloat_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
 }
 
 fn half_to_f32(bits: u16) -> f32 {
@@ -308,6 +419,41 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_the_same_in_any_number_of_chunks() {
+        let tensor = Tensor::vector((0..1000_u16).map(f32::from).collect());
+        let bytes = Bytes::from(TensorProto::from(("t", &tensor)).encode_to_vec());
+        for size in [1, 3, 4, 1001, bytes.len()] {
+            let chunks = bytes.chunks(size).map(Bytes::copy_from_slice);
+            let proto = TensorProto::decode(Payload::from_chunks(chunks)).unwrap();
+            assert_eq!(proto.encode_to_vec(), bytes, "chunks of {size}");
+            assert_eq!(proto.into_tensor().unwrap(), tensor, "chunks of {size}");
+        }
+        assert!(TensorProto::decode(bytes.slice(..bytes.len() - 1)).is_err());
+    }
+
+    #[test]
+    fn every_field_survives_the_way_into_a_message() {
+        let pair = StringPair { key: "location".into(), value: "w.bin".into() };
+        let proto = TensorProto {
+            dims: vec![2, 3],
+            data_type: 11,
+            float_data: vec![0.5],
+            int32_data: vec![-1],
+            string_data: vec!["a".into(), Bytes::new()],
+            int64_data: vec![i64::MIN],
+            name: "weights".into(),
+            raw_data: Payload::from_chunks(["ab", "c"].map(Bytes::from)),
+            double_data: vec![1e300],
+            uint64_data: vec![u64::MAX],
+            external_data: vec![pair],
+            data_location: EXTERNAL,
+        };
+        let bytes = proto.encode_to_vec();
+        assert_eq!(bytes.len(), proto.encoded_len());
+        assert_eq!(TensorProto::decode(bytes.as_slice()).unwrap(), proto);
+    }
+
+    #[test]
     fn a_shape_that_claims_more_than_is_there_is_refused_without_allocating() {
         let proto = TensorProto { dims: vec![1 << 36], data_type: 1, ..Default::default() };
         assert!(proto.into_tensor().is_err());
@@ -317,8 +463,10 @@ mod tests {
 
     #[test]
     fn halves_are_widened() {
-        let raw = [0x3c00_u16, 0xc000, 0x0001, 0x7c00].iter().flat_map(|h| h.to_le_bytes()).collect();
-        let proto = TensorProto { dims: vec![4], data_type: FLOAT16, raw_data: raw, ..Default::default() };
+        let raw: Vec<u8> =
+            [0x3c00_u16, 0xc000, 0x0001, 0x7c00].iter().flat_map(|h| h.to_le_bytes()).collect();
+        let raw_data = raw.into();
+        let proto = TensorProto { dims: vec![4], data_type: FLOAT16, raw_data, ..Default::default() };
         let values = proto.into_tensor().unwrap().into_values::<f32>().unwrap();
         assert_eq!(values, [1.0, -2.0, 2.0_f32.powi(-24), f32::INFINITY]);
     }

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use sha2::{Digest as _, Sha256};
 
 use super::config;
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
+use crate::memory;
 use crate::release::{Artifact, Interface, Sha256Digest};
 use crate::wire::CHUNK_BYTES;
 
@@ -190,18 +191,18 @@ impl Iterator for Chunks<'_> {
 }
 
 fn read_chunk(file: &mut File) -> io::Result<Bytes> {
-    let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
-    let mut filled = 0;
-    while let Some(free) = chunk.get_mut(filled..).filter(|free| !free.is_empty()) {
-        match file.read(free) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    memory::filled(CHUNK_BYTES, |chunk| {
+        let mut filled = 0;
+        while let Some(free) = chunk.get_mut(filled..).filter(|free| !free.is_empty()) {
+            match file.read(free) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-    }
-    chunk.truncate(filled);
-    Ok(chunk.freeze())
+        Ok(filled)
+    })
 }
 
 #[cfg(test)]

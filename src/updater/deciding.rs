@@ -7,6 +7,7 @@ use super::loading::{Failure, Job, Outcome, Work};
 use super::{Deferred, UnderWay, Updater};
 use crate::plan::{Live, ReleaseId, Step, next_step};
 use crate::release::{ModelName, Release};
+use crate::scorer::LiveModel;
 use crate::slot::Retired;
 use crate::status::{Activity, LiveStatus, Rejected};
 use crate::verify::{Proven, Rejection, Sized, Stage};
@@ -93,7 +94,7 @@ impl Updater {
         self.set_activity(&name, Activity::Idle);
         match outcome {
             // Its position would be compared with those of another topic, and its rejection kept.
-            Ok(proven) if outdated => self.free(*proven),
+            Ok(proven) if outdated => self.free(name, proven.into_live()),
             Err(_) if outdated => {}
             Ok(proven) => {
                 let model = self.models.entry(name.clone()).or_default();
@@ -108,7 +109,7 @@ impl Updater {
                 if wanted {
                     self.swap(&name, *proven);
                 } else {
-                    self.free(*proven);
+                    self.free(name, proven.into_live());
                 }
             }
             Err(Failure::Rejected(rejection)) => {
@@ -144,11 +145,6 @@ impl Updater {
         status.swaps += 1;
         status.live = Some(LiveStatus { provenance, signature, engine, memory, load_time, warm_up_time });
         self.status_changed = true;
-    }
-
-    /// Has a version freed that does not go live.
-    fn free(&self, proven: Proven) {
-        drop(self.work.send(Work::Free(Box::new(proven.into_live()))));
     }
 
     fn withdraw(&mut self, name: &ModelName) {
@@ -209,12 +205,32 @@ impl Updater {
         }
         for (name, retired) in std::mem::take(&mut self.retired) {
             match retired.take_if_unused() {
-                Ok(version) => drop(self.work.send(Work::Free(Box::new(version)))),
+                Ok(version) => self.free(name, version),
                 Err(held) => self.retired.push((name, held)),
             }
         }
+        self.count_retired();
+    }
+
+    /// Has a version freed where no scoring thread pays for it.
+    fn free(&mut self, name: ModelName, version: LiveModel) {
+        self.freeing.push(name.clone());
+        drop(self.work.send(Work::Free(name, Box::new(version))));
+        self.count_retired();
+    }
+
+    /// Takes in that the loader has freed a version.
+    pub(super) fn freed(&mut self, name: &ModelName) {
+        if let Some(at) = self.freeing.iter().position(|freeing| freeing == name) {
+            self.freeing.swap_remove(at);
+        }
+        self.count_retired();
+    }
+
+    fn count_retired(&mut self) {
         for (name, status) in &mut self.status.models {
-            let retired = self.retired.iter().filter(|(held, _)| held == name).count();
+            let held = self.retired.iter().filter(|(held, _)| held == name).count();
+            let retired = held + self.freeing.iter().filter(|freeing| *freeing == name).count();
             self.status_changed |= status.retired != retired;
             status.retired = retired;
         }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::Settings;
 use crate::load::{Payload, panic_text};
-use crate::release::{Position, Release};
+use crate::release::{ModelName, Position, Release};
 use crate::scorer::LiveModel;
 use crate::signature::Signature;
 use crate::topic::{RecordFetcher, Topic, TopicError};
@@ -27,9 +27,15 @@ const KEEP_FETCHER: Duration = Duration::from_secs(10);
 pub(super) enum Work {
     Load(Box<Job>),
     /// Drop this version here, where no scoring thread pays for it.
-    Free(Box<LiveModel>),
+    Free(ModelName, Box<LiveModel>),
     /// Forget the connection: what it knows is of a topic that is gone.
     Reconnect,
+}
+
+/// What it has done.
+pub(super) enum Report {
+    Loaded(Outcome),
+    Freed(ModelName),
 }
 
 /// A release to be loaded.
@@ -63,14 +69,14 @@ impl From<Rejection> for Failure {
 pub(super) fn spawn(
     topic: Arc<dyn Topic>,
     settings: Settings,
-) -> io::Result<(Sender<Work>, Receiver<Outcome>, JoinHandle<()>)> {
+) -> io::Result<(Sender<Work>, Receiver<Report>, JoinHandle<()>)> {
     let (work_sender, work) = unbounded();
-    let (outcome_sender, outcomes) = unbounded();
+    let (report_sender, reports) = unbounded();
     let thread = std::thread::Builder::new().name("modelswap-loader".into()).spawn(move || {
         lower_priority();
         let mut loading = Loading { topic, settings, fetcher: None };
         loop {
-            match work.recv_timeout(KEEP_FETCHER) {
+            let report = match work.recv_timeout(KEEP_FETCHER) {
                 Ok(Work::Load(job)) => {
                     // A panic in here is the release's fault, or at least not the next one's.
                     let outcome =
@@ -78,22 +84,27 @@ pub(super) fn spawn(
                             let reason = format!("panicked: {}", panic_text(&*panic));
                             Err(Rejection::new(Stage::Load, reason).into())
                         });
-                    if outcome_sender.send(outcome.map(Box::new)).is_err() {
-                        return;
-                    }
+                    Report::Loaded(outcome.map(Box::new))
                 }
-                Ok(Work::Free(version)) => {
+                Ok(Work::Free(name, version)) => {
                     // A user's model may panic when it is dropped.
                     if catch_unwind(AssertUnwindSafe(|| drop(version))).is_err() {
                         tracing::error!("a retired model panicked while it was freed");
                     }
+                    Report::Freed(name)
                 }
-                Ok(Work::Reconnect) | Err(RecvTimeoutError::Timeout) => loading.fetcher = None,
+                Ok(Work::Reconnect) | Err(RecvTimeoutError::Timeout) => {
+                    loading.fetcher = None;
+                    continue;
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if report_sender.send(report).is_err() {
+                return;
             }
         }
     })?;
-    Ok((work_sender, outcomes, thread))
+    Ok((work_sender, reports, thread))
 }
 
 struct Loading {

@@ -32,7 +32,7 @@ use crate::status::{ModelStatus, Status};
 use crate::topic::{Topic, TopicEvent};
 use crate::verify::Stage;
 use held::Held;
-use loading::{Outcome, Work};
+use loading::{Report, Work};
 
 /// How often retired versions are looked at while somebody still holds them.
 const REAP_INTERVAL: Duration = Duration::from_millis(20);
@@ -89,7 +89,7 @@ pub(crate) fn start(
     let (status_sender, status_receiver) = watch::channel(Arc::default());
     let stop = Arc::new(AtomicBool::new(false));
     let (events, reader) = reading::spawn(&topic, Arc::clone(&stop)).map_err(spawn_error)?;
-    let (work, outcomes, loader) = loading::spawn(topic, settings.clone()).map_err(spawn_error)?;
+    let (work, reports, loader) = loading::spawn(topic, settings.clone()).map_err(spawn_error)?;
     let mut updater = Updater {
         index: TopicIndex::new(settings.watch.clone()),
         settings,
@@ -100,6 +100,7 @@ pub(crate) fn start(
         loading: None,
         work,
         retired: Vec::new(),
+        freeing: Vec::new(),
         waiters: Vec::new(),
         status: Status::default(),
         status_changed: true,
@@ -107,7 +108,7 @@ pub(crate) fn start(
     };
     let threads = Threads { reader, loader };
     let run = move || {
-        let run = AssertUnwindSafe(|| updater.run(events, &outcomes, &requests, &stop, threads));
+        let run = AssertUnwindSafe(|| updater.run(events, &reports, &requests, &stop, threads));
         if let Err(panic) = catch_unwind(run) {
             // A bug in here must not be silent: what is live goes on, but nothing will replace it.
             let reason = format!("its updater panicked: {}", panic_text(&*panic));
@@ -138,6 +139,8 @@ struct Updater {
     loading: Option<UnderWay>,
     work: Sender<Work>,
     retired: Vec<(ModelName, Retired)>,
+    /// The models of the versions that the loader is yet to free.
+    freeing: Vec<ModelName>,
     waiters: Vec<Waiter>,
     status: Status,
     status_changed: bool,
@@ -181,7 +184,7 @@ impl Updater {
     fn run(
         &mut self,
         mut events: Receiver<TopicEvent>,
-        outcomes: &Receiver<Outcome>,
+        reports: &Receiver<Report>,
         requests: &Receiver<Request>,
         stop: &AtomicBool,
         threads: Threads,
@@ -198,8 +201,9 @@ impl Updater {
                     Ok(Request::Shutdown { done }) => break done,
                     Err(_) => break None,
                 },
-                recv(outcomes) -> outcome => match outcome {
-                    Ok(outcome) => self.finish(outcome),
+                recv(reports) -> report => match report {
+                    Ok(Report::Loaded(outcome)) => self.finish(outcome),
+                    Ok(Report::Freed(name)) => self.freed(&name),
                     Err(_) => {
                         self.stopped("its loader died");
                         break None;
@@ -238,7 +242,7 @@ impl Updater {
         self.retired.clear();
         self.slots = Arc::default();
         // Nor the model of a load that was under way.
-        outcomes.try_iter().for_each(drop);
+        reports.try_iter().for_each(drop);
         drop(done);
     }
 

@@ -7,9 +7,9 @@ use smallvec::SmallVec;
 
 use super::order::{capture, order};
 use super::slots::Layout;
-use super::{GraphParts, NodeParts, Program, ProgramError};
+use super::{Constants, GraphParts, NodeParts, Program, ProgramError};
 use crate::kernel::standard::convolution::Conv;
-use crate::kernel::standard::matmul;
+use crate::kernel::standard::matmul::{Given, LayerForm};
 use crate::kernel::{self, Fact, FactDim, Kernel, Node, ROUNDED_TO};
 use crate::signature::Labels;
 use crate::tensor::{ElementType, Tensor};
@@ -17,22 +17,32 @@ use crate::tensor::{ElementType, Tensor};
 /// If in If in If: nobody exports more.
 const MAX_DEPTH: usize = 8;
 
-/// Makes a program of what the outputs need of a graph.
-pub(super) fn compile(mut parts: GraphParts) -> Result<Program, ProgramError> {
+/// Makes a program of what the outputs need of a graph, or gives back what it holds.
+pub(super) fn compile(mut parts: GraphParts) -> Result<Program, (ProgramError, Constants)> {
+    let mut draft = Draft::default();
+    let planned = plan(&mut draft, &mut parts);
+    match planned {
+        Ok(()) => draft.finish(&parts).map_err(|error| (error, Constants::new())),
+        Err(error) => Err((error, draft.into_constants())),
+    }
+}
+
+/// Finds the kernels of all nodes that are needed, in an order in which they can run.
+fn plan(draft: &mut Draft, parts: &mut GraphParts) -> Result<(), ProgramError> {
     let depth = parts.depth();
     if depth > MAX_DEPTH {
         return Err(ProgramError::TooDeep { depth, max: MAX_DEPTH });
     }
     parts.nodes.iter_mut().for_each(capture);
-    let order = order(&parts)?;
-    let mut draft = Draft::new(&mut parts)?;
+    let order = order(parts)?;
+    draft.take_in(parts)?;
     let mut nodes: Vec<Option<NodeParts>> = std::mem::take(&mut parts.nodes).into_iter().map(Some).collect();
     for index in order {
         if let Some(node) = nodes.get_mut(index).and_then(Option::take) {
             draft.add(node)?;
         }
     }
-    draft.finish(&parts)
+    Ok(())
 }
 
 /// A value of the graph.
@@ -65,12 +75,14 @@ pub(crate) struct Draft {
     /// The values that the graph is to answer.
     pub(crate) wanted: Vec<usize>,
     names: HashMap<String, usize>,
+    /// The constants of the graph, by name and number.
+    given: Vec<(String, usize)>,
     pub(super) folded: usize,
 }
 
 impl Draft {
-    fn new(parts: &mut GraphParts) -> Result<Self, ProgramError> {
-        let mut draft = Self::default();
+    /// Gives the inputs and the constants of a graph their numbers.
+    fn take_in(&mut self, parts: &mut GraphParts) -> Result<(), ProgramError> {
         for (index, input) in parts.inputs.iter().enumerate() {
             let open = |(axis, dim): (usize, &FactDim)| match dim {
                 FactDim::Fixed(n) => FactDim::Fixed(*n),
@@ -80,14 +92,21 @@ impl Draft {
                 element: f.element,
                 dims: f.dims.as_ref().map(|dims| dims.iter().enumerate().map(open).collect()),
             });
-            draft.name(&input.name, Value { input: Some(index), fact, ..Value::default() })?;
+            self.name(&input.name, Value { input: Some(index), fact, ..Value::default() })?;
         }
         for (name, constant) in parts.constants.drain(..) {
-            if !draft.names.contains_key(&name) {
-                draft.name(&name, Value::constant(constant))?;
+            if !self.names.contains_key(&name) {
+                let number = self.name(&name, Value::constant(constant))?;
+                self.given.push((name, number));
             }
         }
-        Ok(draft)
+        Ok(())
+    }
+
+    /// The constants that it was given.
+    fn into_constants(mut self) -> Constants {
+        let mut constant = |value: usize| self.values.get_mut(value)?.constant.take();
+        self.given.into_iter().filter_map(|(name, value)| Some((name, constant(value)?))).collect()
     }
 
     /// Adds a value; it answers its number.
@@ -157,8 +176,8 @@ impl Draft {
         let planned: Option<Box<dyn Kernel>> = if node.outputs.len() != 1 {
             None
         } else if node.is("Gemm") || node.is("MatMul") {
-            let layer = matmul::planned(node, &given).map_err(|e| ProgramError::of(node, e))?;
-            layer.map(|l| Box::new(l) as _)
+            let form = LayerForm::of(node, &given).map_err(|e| ProgramError::of(node, e))?;
+            form.map(|form| Box::new(form.planned()) as _)
         } else if node.is("Conv") && self.element(input) == Some(ElementType::F32) {
             Conv::planned(node, &given).map_err(|e| ProgramError::of(node, e))?.map(|c| Box::new(c) as _)
         } else {
@@ -170,7 +189,7 @@ impl Draft {
     }
 
     /// Inputs as a [`Node`] states them.
-    pub(crate) fn given(&self, inputs: &[Option<usize>]) -> Vec<matmul::Given<'_>> {
+    pub(crate) fn given(&self, inputs: &[Option<usize>]) -> Vec<Given<'_>> {
         inputs.iter().map(|i| i.map(|i| self.constant(Some(i)).map(Arc::as_ref))).collect()
     }
 

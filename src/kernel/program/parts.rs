@@ -6,13 +6,16 @@ use std::sync::Arc;
 use crate::kernel::{Attributes, BuildError, Fact};
 use crate::tensor::Tensor;
 
+/// Values by their names, shared so that a loader that may yet need them for another engine can keep
+/// them without a copy; it should let go of them as early as it can.
+pub(crate) type Constants = Vec<(String, Arc<Tensor>)>;
+
 /// A graph as a file states it. Tensors are known by their names; the empty name stands for an
 /// optional one that is left out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GraphParts {
-    /// The values that the file holds. Shared, so that a loader that may yet need them for another
-    /// engine can keep them without a copy; it should let go of them as early as it can.
-    pub(crate) constants: Vec<(String, Arc<Tensor>)>,
+    /// The values that the file holds.
+    pub(crate) constants: Constants,
     /// What the graph is given at run time, in the order in which [`super::Program::run`] wants it.
     /// A name that is among the constants too is an input with a default, which is not used: leave
     /// it out of here to make it a constant.

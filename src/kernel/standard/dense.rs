@@ -8,10 +8,16 @@ use super::panels::Multiply;
 use super::support::{Args, Dims, Facts, Run, like};
 use super::tile::PANEL;
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
+use crate::memory;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
 /// With so few columns each is a sum along the row, not a part of a panel.
 const MAX_DOT_COLUMNS: usize = 4;
+
+/// How many bytes of weights are given back at a time.
+const GIVE_BACK: usize = 2 << 20;
+/// How many rows of weights are laid out at a time, so that what is written stays in the cache.
+const ROWS_AT_ONCE: usize = 64;
 
 /// `activation(x W + b)` with `W` and `b` laid out for the vector registers when it is made.
 #[derive(Debug)]
@@ -66,6 +72,57 @@ impl Dense {
         Self { operator, arch: Arch::new(), depth, columns, weights, bias, activation, absorbed }
     }
 
+    /// A layer of weights that lie row by row, or column by column where they are `transposed`.
+    ///
+    /// The memory of the weights is given back while they are laid out, from their end, so that not
+    /// even the largest layer of a model is there twice.
+    pub(crate) fn consuming(
+        operator: &'static str,
+        (depth, columns): (usize, usize),
+        mut values: Vec<f32>,
+        (transposed, factor): (bool, f32),
+        absorbed: &[usize],
+    ) -> Self {
+        if columns <= MAX_DOT_COLUMNS {
+            let at = |r: usize, c: usize| if transposed { c * depth + r } else { r * columns + c };
+            let weight = |r: usize, c: usize| factor * values.get(at(r, c)).copied().unwrap_or(0.0);
+            return Self::new(operator, (depth, columns), weight, absorbed);
+        }
+        let panels = columns.div_ceil(PANEL);
+        let mut laid_out = memory::zeroed([0.0; PANEL], panels * depth);
+        if transposed {
+            for (panel, to) in laid_out.chunks_exact_mut(depth.max(1)).enumerate().rev() {
+                let from = panel * PANEL * depth;
+                let lanes = values.get(from..).unwrap_or(&[]).chunks_exact(depth.max(1));
+                for (block, to) in to.chunks_mut(ROWS_AT_ONCE).enumerate() {
+                    for (lane, column) in lanes.clone().enumerate() {
+                        let column = column.get(block * ROWS_AT_ONCE..).unwrap_or(&[]);
+                        for (to, weight) in to.iter_mut().zip(column) {
+                            to.get_mut(lane).into_iter().for_each(|to| *to = factor * weight);
+                        }
+                    }
+                }
+                give_back(&mut values, from);
+            }
+        } else {
+            let block = (GIVE_BACK / (columns * size_of::<f32>()).max(1)).clamp(1, ROWS_AT_ONCE);
+            for start in (0..depth).step_by(block).rev() {
+                let rows = values.get(start * columns..).unwrap_or(&[]);
+                for (panel, to) in laid_out.chunks_exact_mut(depth).enumerate() {
+                    let to = to.get_mut(start..).unwrap_or(&mut []);
+                    for (to, row) in to.iter_mut().zip(rows.chunks_exact(columns)) {
+                        let row = row.get(panel * PANEL..columns.min((panel + 1) * PANEL)).unwrap_or(&[]);
+                        to.iter_mut().zip(row).for_each(|(to, weight)| *to = factor * weight);
+                    }
+                }
+                give_back(&mut values, start * columns);
+            }
+        }
+        let (bias, activation) = (vec![0.0; panels * PANEL], Activation::None);
+        let (weights, absorbed) = (Weights::Panels(laid_out), absorbed.into());
+        Self { operator, arch: Arch::new(), depth, columns, weights, bias, activation, absorbed }
+    }
+
     /// A layer of this shape that cannot run yet: large weights are laid out once, when it is known
     /// what else goes into the layer.
     pub(crate) fn planned(operator: &'static str, (depth, columns): (usize, usize)) -> Self {
@@ -94,6 +151,14 @@ impl Dense {
 
     pub(crate) const fn activation(&self) -> Activation {
         self.activation
+    }
+}
+
+/// Cuts what was laid out off the end, and gives its memory back where that is worth a call.
+fn give_back(values: &mut Vec<f32>, len: usize) {
+    values.truncate(len);
+    if (values.capacity() - values.len()) * size_of::<f32>() >= GIVE_BACK {
+        values.shrink_to_fit();
     }
 }
 

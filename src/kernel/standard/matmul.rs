@@ -1,5 +1,7 @@
 //! `MatMul` and `Gemm`.
 
+use std::sync::Arc;
+
 use super::dense::Dense;
 use super::number::Number;
 use super::strided::{broadcast, stretched};
@@ -38,23 +40,67 @@ fn matmul(name: &'static str, node: &Node<'_>) -> Built {
     })
 }
 
-/// The layer that a `Gemm` or `MatMul` is, where its weights are constant.
-pub(crate) fn layer(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Dense>, BuildError> {
-    if node.operator == "MatMul" {
-        return Ok(constant(inputs, 1).and_then(plain_layer));
-    }
-    let form = Form::of(&node.attributes)?;
-    Ok(gemm_layer(inputs, form))
+/// How a `Gemm` or `MatMul` with constant weights, and no addend or a constant row, is a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerForm {
+    operator: &'static str,
+    shape: (usize, usize),
+    transposed: bool,
+    alpha: f32,
+    beta: f32,
 }
 
-/// [`layer`] without its weights, of which only the shape is looked at.
-pub(crate) fn planned(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Dense>, BuildError> {
-    if node.operator == "MatMul" {
-        let shape = constant(inputs, 1).and_then(plain_shape);
-        return Ok(shape.map(|shape| Dense::planned("MatMul", shape)));
+impl LayerForm {
+    /// The layer that a node is; `None` where it is none.
+    pub(crate) fn of(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Self>, BuildError> {
+        if node.operator == "MatMul" {
+            let shape = constant(inputs, 1).and_then(plain_shape);
+            return Ok(shape.map(|shape| Self::product(shape, false)));
+        }
+        let form = Form::of(&node.attributes)?;
+        Ok(gemm_shape(inputs, form).map(|shape| Self {
+            operator: "Gemm",
+            shape,
+            transposed: form.b_transposed,
+            alpha: form.alpha,
+            beta: form.beta,
+        }))
     }
-    let shape = gemm_shape(inputs, Form::of(&node.attributes)?);
-    Ok(shape.map(|shape| Dense::planned("Gemm", shape)))
+
+    /// A product with weights of this depth and these columns, which lie column by column where
+    /// they are `transposed`.
+    pub(crate) const fn product(shape: (usize, usize), transposed: bool) -> Self {
+        Self { operator: "MatMul", shape, transposed, alpha: 1.0, beta: 1.0 }
+    }
+
+    /// The layer without its weights, which tells its facts.
+    pub(crate) fn planned(&self) -> Dense {
+        Dense::planned(self.operator, self.shape)
+    }
+
+    /// The layer of these weights. Their memory goes over to the layer piece by piece where nobody
+    /// else holds them.
+    pub(crate) fn layer(&self, weights: Arc<Tensor>, bias: Option<&Tensor>) -> Option<Dense> {
+        let absorbed: &[usize] = if self.operator == "MatMul" { &[1] } else { &[1, 2] };
+        let mut layer = match Arc::try_unwrap(weights) {
+            Ok(owned) => {
+                let values = owned.into_values::<f32>()?;
+                let how = (self.transposed, self.alpha);
+                Dense::consuming(self.operator, self.shape, values, how, absorbed)
+            }
+            Err(shared) => {
+                let values = shared.values::<f32>()?;
+                let (depth, columns) = self.shape;
+                let at = |r: usize, c: usize| if self.transposed { c * depth + r } else { r * columns + c };
+                let weight = |r: usize, c: usize| self.alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
+                Dense::new(self.operator, self.shape, weight, absorbed)
+            }
+        };
+        if let Some(bias) = bias.and_then(Tensor::values::<f32>) {
+            layer.add_bias(bias, self.beta);
+        }
+        Some(layer)
+    }
 }
 
 fn plain_shape(weights: &Tensor) -> Option<(usize, usize)> {

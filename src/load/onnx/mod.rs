@@ -11,6 +11,7 @@ mod direct;
 mod external;
 mod functions;
 mod graph;
+mod layers;
 mod nan;
 mod network;
 mod operator;
@@ -83,11 +84,8 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     if has_network_operators(&graph.parts) {
         return load_network(graph, &inputs, options);
     }
-    if graph.constant_bytes() > SMALL_CONSTANTS && is_plain(&graph.parts) {
-        // The constants go into the program one by one; nothing else may hold them.
-        let Graph { parts, outputs, .. } = graph;
-        let program = Program::build(parts).map_err(program_error)?;
-        return Ok(Arc::new(try_program(program, inputs, &outputs, true, options)?));
+    if graph.constant_bytes() > SMALL_CONSTANTS {
+        return load_large(graph, inputs, options);
     }
     match Program::build(graph.parts.clone()) {
         Ok(program) => {
@@ -96,6 +94,27 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
         }
         Err(ProgramError::Unsupported { .. }) => load_network(graph, &inputs, options),
         Err(error) => Err(program_error(error)),
+    }
+}
+
+/// The constants go into the program one by one, and nothing else holds them; where it cannot be
+/// made they come back.
+fn load_large(
+    graph: Graph,
+    inputs: Vec<TensorSpec>,
+    options: &LoadOptions,
+) -> Result<Arc<dyn Model>, LoadError> {
+    let Graph { mut parts, outputs, .. } = graph;
+    let strict = !may_refuse_values(&parts) && !has_counts(&inputs);
+    let constants = std::mem::take(&mut parts.constants);
+    let rest = parts.clone();
+    match Program::build_or_return(GraphParts { constants, ..parts }) {
+        Ok(program) => Ok(Arc::new(try_program(program, inputs, &outputs, strict, options)?)),
+        Err((ProgramError::Unsupported { .. }, constants)) => {
+            let parts = GraphParts { constants, ..rest };
+            load_network(Graph { parts, inputs: Vec::new(), outputs }, &inputs, options)
+        }
+        Err((error, _)) => Err(program_error(error)),
     }
 }
 
@@ -150,46 +169,6 @@ fn has_network_operators(parts: &GraphParts) -> bool {
             || node.attributes.graphs().any(has_network_operators)
     };
     parts.nodes.iter().any(is_network)
-}
-
-/// True where no operator is one that a kernel may turn out not to have.
-fn is_plain(parts: &GraphParts) -> bool {
-    const PLAIN: [&str; 23] = [
-        "Gemm",
-        "MatMul",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Relu",
-        "Sigmoid",
-        "Tanh",
-        "Softmax",
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Softplus",
-        "Clip",
-        "Cast",
-        "Dropout",
-        "GlobalMaxPool",
-        "GlobalAveragePool",
-        "Concat",
-    ];
-    let is_plain = |node: &NodeParts| match node.operator.as_str() {
-        // The forms that there are kernels for.
-        "Conv" | "MaxPool" | "AveragePool" => {
-            node.attributes.ints("kernel_shape").is_ok_and(|k| (1..=3).contains(&k.len()))
-        }
-        "BatchNormalization" => {
-            node.version >= 7 && node.outputs.len() == 1 && !node.attributes.contains("training_mode")
-        }
-        operator => PLAIN.contains(&operator),
-    };
-    parts.nodes.iter().all(|node| node.domain.is_empty() && is_plain(node))
 }
 
 /// True where an operator may refuse some values of the right shape, such as an unknown category,

@@ -11,9 +11,9 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::bounded::Bounded;
 use super::graph::Graph;
-use super::nan;
 use super::operator::KernelOp;
 use super::translate::to_message;
+use super::{layers, nan};
 use crate::kernel::program::{GraphParts, NodeParts};
 use crate::kernel::{self, BuildError, Kernel, Node, RunContext};
 use crate::load::tract::convert::{datum_type, strings_to_engine, to_engine};
@@ -40,11 +40,13 @@ pub(super) fn build(
 struct Network {
     model: InferenceModel,
     elements: Vec<ElementType>,
+    /// The bytes of the kernels in it.
+    kernel_bytes: usize,
 }
 
 impl Network {
     fn new(
-        parts: GraphParts,
+        mut parts: GraphParts,
         inputs: &[TensorSpec],
         options: &LoadOptions,
     ) -> Result<(Self, HashMap<String, Labels>), LoadError> {
@@ -59,8 +61,10 @@ impl Network {
             model: template.clone(),
             outlets: HashMap::new(),
             constants: HashMap::new(),
+            layers: layers::take(&mut parts),
             labels: HashMap::new(),
             degrees: HashMap::new(),
+            kernel_bytes: 0,
             budget: options.memory_budget,
         };
         for input in inputs {
@@ -80,18 +84,26 @@ impl Network {
             model_dir: None,
             template,
         };
-        for node in &parts.nodes {
-            wiring.node(node, &context)?;
+        for (index, node) in parts.nodes.iter().enumerate() {
+            match wiring.layers.remove(&index) {
+                Some(layer) => wiring.layer(node, layer)?,
+                None => wiring.node(node, &context)?,
+            }
         }
         let outlets: Vec<OutletId> =
             outputs.iter().map(|name| wiring.outlet(name)).collect::<Result<_, _>>()?;
         wiring.model.select_output_outlets(&outlets).map_err(refused)?;
         let elements = inputs.iter().map(TensorSpec::element_type).collect();
-        Ok((Self { model: wiring.model, elements }, wiring.labels))
+        let kernel_bytes = wiring.kernel_bytes;
+        Ok((Self { model: wiring.model, elements, kernel_bytes }, wiring.labels))
     }
 }
 
 impl Blueprint for Network {
+    fn shared_bytes(&self) -> usize {
+        self.kernel_bytes
+    }
+
     fn typed(&self, inputs: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
         guarded(|| {
             let mut model = self.model.clone();
@@ -110,9 +122,12 @@ struct Wiring {
     outlets: HashMap<String, OutletId>,
     /// The small constants of the file, for kernels that are built from them.
     constants: HashMap<String, Arc<Ours>>,
+    /// The layers among the nodes that hold large weights, by position.
+    layers: HashMap<usize, Box<dyn Kernel>>,
     labels: HashMap<String, Labels>,
     /// Of the tensors that are computed from sizes, the highest power of one.
     degrees: HashMap<String, u32>,
+    kernel_bytes: usize,
     budget: u64,
 }
 
@@ -158,12 +173,27 @@ impl Wiring {
             return Ok(());
         }
         let (operator, captures) = self.operator(node, context)?;
+        self.wire(node, operator, node.inputs.iter().filter(|name| !name.is_empty()).chain(&captures))
+    }
+
+    /// A layer reads its first input only: the others are in it.
+    fn layer(&mut self, node: &NodeParts, layer: Box<dyn Kernel>) -> Result<(), LoadError> {
+        let inputs = node.inputs.get(..1).unwrap_or(&[]);
+        let operator = self.kernel(node, layer, inputs);
+        self.wire(node, operator, inputs.iter())
+    }
+
+    fn wire<'n>(
+        &mut self,
+        node: &NodeParts,
+        operator: Box<dyn InferenceOp>,
+        read: impl Iterator<Item = &'n String>,
+    ) -> Result<(), LoadError> {
         let facts = node.outputs.iter().filter(|o| !o.is_empty()).map(|_| InferenceFact::default()).collect();
         let named = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|n| !n.is_empty());
         let unique = self.model.nodes().len();
         let name = named.map_or_else(|| format!("{unique}.{}", node.operator), |n| format!("{n}.{unique}"));
         let id = self.model.add_node(name, operator, facts).map_err(refused)?;
-        let read = node.inputs.iter().filter(|name| !name.is_empty()).chain(&captures);
         for (slot, name) in read.enumerate() {
             let outlet = self.outlet(name)?;
             self.model.add_edge(outlet, InletId::new(id, slot)).map_err(refused)?;
@@ -248,11 +278,7 @@ impl Wiring {
                         self.labels.insert(output.clone(), labels);
                     }
                 }
-                let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
-                let name = name.map_or("", String::as_str);
-                let scope = &self.model.symbols;
-                let op = KernelOp::new(kernel, name, &node.inputs, &node.outputs, self.budget / 4, scope);
-                Ok((expand(op), Vec::new()))
+                Ok((self.kernel(node, kernel, &node.inputs), Vec::new()))
             }
             (Err(BuildError::Unsupported), Some(builder)) => of_tract(builder),
             (Err(BuildError::Unsupported), None) => Err(LoadError::UnsupportedOperator {
@@ -307,6 +333,19 @@ impl Wiring {
             self.degrees.extend(node.outputs.iter().map(|name| (name.clone(), degree)));
         }
         Ok(())
+    }
+
+    fn kernel(
+        &mut self,
+        node: &NodeParts,
+        kernel: Box<dyn Kernel>,
+        inputs: &[String],
+    ) -> Box<dyn InferenceOp> {
+        self.kernel_bytes += kernel.memory();
+        let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
+        let name = name.map_or("", String::as_str);
+        let scope = &self.model.symbols;
+        expand(KernelOp::new(kernel, name, inputs, &node.outputs, self.budget / 4, scope))
     }
 
     /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.

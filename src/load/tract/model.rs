@@ -32,6 +32,11 @@ pub(in crate::load) trait Blueprint: Send + Sync {
     /// outputs are in the signature's order too. Symbols are to be made in the model's own scope,
     /// see [`Extent::to_dim`].
     fn typed(&self, inputs: &[Vec<Extent>]) -> Result<TypedModel, LoadError>;
+
+    /// The bytes of what all plans share.
+    fn shared_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// One dimension of an input, as a [`Blueprint`] is asked for it.
@@ -69,6 +74,7 @@ pub(in crate::load) struct TractModel {
     sightings: Mutex<Vec<(Shapes, u32)>>,
     budget: u64,
     const_bytes: usize,
+    shared_bytes: usize,
 }
 
 pub(super) type Shapes = SmallVec<[Shape; 2]>;
@@ -152,6 +158,7 @@ impl TractModel {
         }
         Ok(Self {
             signature,
+            shared_bytes: blueprint.shared_bytes(),
             blueprint: keeps_concrete.then_some(blueprint),
             const_bytes: const_bytes.max(symbolic.as_ref().map_or(0, |s| s.plan.const_bytes())),
             symbolic,
@@ -250,7 +257,7 @@ impl Model for TractModel {
     fn memory(&self) -> usize {
         let plans =
             self.concrete.read().map_or(0, |plans| plans.len()) + usize::from(self.symbolic.is_some());
-        self.const_bytes.saturating_mul(plans)
+        self.const_bytes.saturating_mul(plans).saturating_add(self.shared_bytes)
     }
 
     fn engine(&self) -> &'static str {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, OwnedHeaders};
 
+use crate::memory;
 use crate::release::Position;
 use crate::wire::{Header, Record};
 
@@ -16,7 +17,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
         position: Position { partition: message.partition(), offset: message.offset() },
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key().map_or_else(Bytes::new, Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
+        value: message.payload().map(memory::copied),
         headers: headers.unwrap_or_default(),
     }
 }

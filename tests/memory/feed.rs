@@ -3,38 +3,29 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 use modelswap::topic::{RecordFetcher, Topic, TopicError, TopicEvent, TopicReader, TopicWriter};
 use modelswap::wire::{CHUNK_BYTES, Record, chunk_key};
-use modelswap::{Artifact, ModelName, Position, Sha256Digest};
+use modelswap::{Artifact, ModelName, Position};
 
-use crate::support::{Work, folder};
-
-/// One of the two versions that take turns: the model with another comment at its end.
+/// One of the two versions that take turns.
 pub(crate) struct Variant {
     file: File,
     artifact: Artifact,
 }
 
 impl Variant {
-    pub(crate) fn pair(work: &Work) -> [Self; 2] {
-        ["a", "b"].map(|comment| {
-            // Field 6 of ONNX's ModelProto, a text; the last one counts.
-            let tail = [0x32, 1, comment.as_bytes()[0]];
-            let path = folder().join(format!("{}-{comment}.onnx", work.name));
-            std::fs::write(&path, [work.file(), &tail].concat()).unwrap();
-            let mut artifact = Artifact::of(&[], Some("onnx".to_owned()));
-            artifact.sha256 = Sha256Digest::of([work.file(), &tail[..]]);
-            artifact.bytes = (work.file().len() + tail.len()) as u64;
-            artifact.chunks = u32::try_from(work.file().len().div_ceil(CHUNK_BYTES)).unwrap();
-            assert!(work.file().len() % CHUNK_BYTES + tail.len() <= CHUNK_BYTES);
-            Self { file: File::open(path).unwrap(), artifact }
-        })
+    pub(crate) fn new(bytes: &[u8], format: &str) -> Self {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Self { file, artifact: Artifact::of(bytes, Some(format.to_owned())) }
     }
 }
 
@@ -53,7 +44,9 @@ struct Shared {
 }
 
 impl Feed {
+    /// `variants` have the same number of chunks.
     pub(crate) fn new(model: &str, variants: [Variant; 2]) -> Self {
+        assert_eq!(variants[0].artifact.chunks, variants[1].artifact.chunks);
         let model = model.parse().unwrap();
         let shared = Shared { model, variants, releases: Mutex::new(0), changed: Condvar::new() };
         Self { shared: Arc::new(shared) }
@@ -82,19 +75,21 @@ impl Shared {
                 release + 1,
                 serde_json::to_string(artifact).unwrap()
             );
-            (self.model.as_str().as_bytes().to_vec(), document.into_bytes())
+            (self.model.as_str().as_bytes().to_vec(), Bytes::from(document))
         } else {
             let start = u64::try_from(index).unwrap() * CHUNK_BYTES as u64;
             let length = (artifact.bytes - start).min(CHUNK_BYTES as u64);
-            let mut value = vec![0; usize::try_from(length).unwrap()];
+            // As the Kafka client's: what is freed goes back to the system.
+            let mut value = MmapMut::map_anon(usize::try_from(length).unwrap()).unwrap();
             variant.file.read_exact_at(&mut value, start).unwrap();
-            (chunk_key(&self.model, artifact.sha256, u32::try_from(index).unwrap()).into_bytes(), value)
+            let key = chunk_key(&self.model, artifact.sha256, u32::try_from(index).unwrap());
+            (key.into_bytes(), Bytes::from_owner(value))
         };
         Record {
             position: Position { partition: 0, offset },
             timestamp_ms: 0,
             key: Bytes::from(key),
-            value: Some(Bytes::from(value)),
+            value: Some(value),
             headers: Vec::new(),
         }
     }
