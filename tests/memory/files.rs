@@ -1,9 +1,9 @@
-//! Models of some 40 MB, whose weights are noise.
+//! Models of some 20 MB, whose weights are noise.
 
 use prost::Message;
 
 /// The widths of the layers; the largest has three quarters of the weights.
-pub(crate) const LAYERS: [usize; 4] = [512, 2048, 4096, 512];
+pub(crate) const LAYERS: [usize; 4] = [384, 1280, 2816, 384];
 
 /// `Gemm` with transposed weights, `MatMul`, and a `Gemm` again: as the exporters write them.
 pub(crate) fn layers(version: u8) -> Vec<u8> {
@@ -29,7 +29,7 @@ pub(crate) fn layers(version: u8) -> Vec<u8> {
 /// All weights in one tensor.
 pub(crate) fn one_layer(version: u8) -> Vec<u8> {
     let [a, ..] = LAYERS;
-    model(vec![node("MatMul", &["x", "w"], "y")], vec![floats("w", &[a, 20_000], version)], &[None, Some(a)])
+    model(vec![node("MatMul", &["x", "w"], "y")], vec![floats("w", &[a, 14_000], version)], &[None, Some(a)])
 }
 
 /// An embedding: a large table of which a run reads a few rows.
@@ -39,7 +39,7 @@ pub(crate) fn table(version: u8) -> Vec<u8> {
     let nodes =
         vec![cast, node("Gather", &["w", "index"], "rows"), node("ReduceSum", &["rows", "axis"], "y")];
     let axis = Tensor { dims: vec![1], data_type: 7, raw: 1_i64.to_le_bytes().into(), name: "axis".into() };
-    model(nodes, vec![floats("w", &[400_000, 25], version), axis], &[None, Some(a)])
+    model(nodes, vec![floats("w", &[220_000, 25], version), axis], &[None, Some(a)])
 }
 
 /// The layers behind an operator for which a network engine is there.

@@ -14,7 +14,7 @@ use modelswap::{Models, Scorer};
 use resident::{peak, reset_peak, resident};
 
 /// How often a model is swapped.
-const SWAPS: usize = 8;
+const SWAPS: usize = 3;
 
 /// Above what was there before: at most 1.6 times the file, at the first load and at every swap; and
 /// nothing of it stays.
@@ -28,7 +28,7 @@ async fn a_swap_takes_little_more_than_the_new_version_and_leaves_nothing_behind
     ] {
         let variants = [1, 2].map(|version| Variant::new(&make(version), format));
         let file = make(1).len() as u64;
-        assert!(file > 30_000_000, "{name} is too small to tell anything");
+        assert!(file > 20_000_000, "{name} is too small to tell anything");
         let feed = Feed::new(name, variants);
         let models = Models::subscribe_to(Arc::new(feed.clone())).model(name).start().unwrap();
         let scorer = models.scorer(name).unwrap();
@@ -48,12 +48,12 @@ async fn a_swap_takes_little_more_than_the_new_version_and_leaves_nothing_behind
             println!("{name}, swap {swap}: {taken:.2} times the file above {before}");
             assert!(taken <= 1.6, "{name}, swap {swap}: {taken:.2} times the file above what was there");
             scorer.predict(&vec![0.5_f32; LAYERS[0]]).unwrap();
-            if swap == 2 {
+            if swap == 1 {
                 early = resident();
             }
         }
-        let grown = resident() as f64 / early as f64;
-        assert!(grown <= 1.02, "{name}: {grown:.3} times the memory after 2 swaps");
+        let grown = resident().saturating_sub(early) as f64 / file as f64;
+        assert!(grown <= 0.1, "{name}: {grown:.2} times the file more than after the first swap");
         models.shutdown().await;
     }
 }
