@@ -2,7 +2,7 @@
 //! `TensorScatter`.
 
 use super::number::{Float, Number};
-use super::select::lanes;
+use super::select::{cumulate, lanes};
 use super::support::{
     Args, Built, Facts, Run, any_type, fact, first, float_type, like, number_type, one, op, same,
 };
@@ -19,7 +19,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let reverse = node.attributes.int("reverse")?.unwrap_or(0) != 0;
             op(name, same, move |args, outputs, _| {
                 let input = args.get(0)?;
-                number_type!(args, input, v => cumulate(args, v, exclusive, reverse, outputs))
+                number_type!(args, input, v => cumulate(args, v, Number::ONE, Number::times, [exclusive, reverse], outputs))
             })
         }
         "Det" => {
@@ -74,30 +74,6 @@ fn gated<T: Float>(args: Args<'_, '_>, a: &[T], alpha: f64, outputs: &mut [Tenso
     }
     let to = first(args, outputs)?.reset::<T>(shape);
     to.iter_mut().zip(a).zip(b).for_each(|((to, a), b)| *to = swish(*a, alpha).times(*b));
-    Ok(())
-}
-
-fn cumulate<T: Number>(
-    args: Args<'_, '_>,
-    values: &[T],
-    exclusive: bool,
-    reverse: bool,
-    outputs: &mut [Tensor],
-) -> Run {
-    let axis = *args.ints(1)?.first().ok_or_else(|| args.fail("an axis"))?;
-    let (shape, _, [outer, size, inner]) = lanes(args, axis)?;
-    let to = first(args, outputs)?.reset::<T>(shape);
-    for lane in 0..outer * inner {
-        let start = lane / inner.max(1) * size * inner + lane % inner.max(1);
-        let mut product = T::ONE;
-        for i in 0..size {
-            let at = start + if reverse { size - 1 - i } else { i } * inner;
-            let (Some(x), Some(to)) = (values.get(at), to.get_mut(at)) else { continue };
-            let next = product.times(*x);
-            *to = if exclusive { product } else { next };
-            product = next;
-        }
-    }
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             let reverse = node.attributes.int("reverse")?.unwrap_or(0) != 0;
             op(name, same, move |args, outputs, _| {
                 let input = args.get(0)?;
-                number_type!(args, input, v => cumulate(args, v, exclusive, reverse, outputs))
+                number_type!(args, input, v => cumulate(args, v, Number::ZERO, Number::plus, [exclusive, reverse], outputs))
             })
         }
         _ => Err(BuildError::Unsupported),
@@ -235,11 +235,13 @@ fn non_zero<T>(
     Ok(())
 }
 
-fn cumulate<T: Number>(
+/// Joins the elements along an axis one after the other, from `empty` on: the sums or products so far.
+pub(super) fn cumulate<T: Number>(
     args: Args<'_, '_>,
     values: &[T],
-    exclusive: bool,
-    reverse: bool,
+    empty: T,
+    join: fn(T, T) -> T,
+    [exclusive, reverse]: [bool; 2],
     outputs: &mut [Tensor],
 ) -> Run {
     let axis = *args.ints(1)?.first().ok_or_else(|| args.fail("an axis"))?;
@@ -247,18 +249,14 @@ fn cumulate<T: Number>(
     let to = first(args, outputs)?.reset::<T>(shape);
     for outer in 0..outer {
         for inside in 0..inner {
-            let mut sum = T::ZERO;
+            let mut so_far = empty;
             for i in 0..size {
                 let i = if reverse { size - 1 - i } else { i };
                 let at = (outer * size + i) * inner + inside;
                 let (Some(x), Some(to)) = (values.get(at), to.get_mut(at)) else { continue };
-                if exclusive {
-                    *to = sum;
-                }
-                sum = sum.plus(*x);
-                if !exclusive {
-                    *to = sum;
-                }
+                let next = join(so_far, *x);
+                *to = if exclusive { so_far } else { next };
+                so_far = next;
             }
         }
     }
