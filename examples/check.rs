@@ -161,7 +161,7 @@ fn read(path: &Path, options: &LoadOptions) -> Result<Payload, String> {
 /// An ONNX file with the tensors in it that its exporter wrote beside it, as `publish` ships it.
 #[cfg(feature = "onnx")]
 fn with_external_data(path: &Path) -> Result<Payload, String> {
-    modelswap::load::inline_external_data(path).map(Payload::from).map_err(|e| e.to_string())
+    modelswap::load::inline_external_data(path).map_err(|e| e.to_string())
 }
 
 #[cfg(not(feature = "onnx"))]

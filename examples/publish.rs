@@ -229,7 +229,7 @@ impl PublishArgs {
 
 fn samples(path: &Path) -> Result<serde_json::Value, Box<dyn Error>> {
     let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))?)
+    Ok(modelswap::load::samples::read_value(&text).map_err(|e| format!("{}: {e}", path.display()))?)
 }
 
 /// A topic that loses models is worth a word; a broker that does not tell is no reason to stop, one

@@ -26,6 +26,9 @@ pub(crate) mod standard;
 pub(crate) mod transform;
 pub(crate) mod tree;
 
+/// The domain of operators that no format has: what others are taken apart into.
+pub(crate) const OWN_DOMAIN: &str = "modelswap";
+
 /// The kernel of a node, or [`BuildError::Unsupported`] where it is no operator that is computed
 /// here.
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {

@@ -14,6 +14,8 @@ use crate::tensor::{ElementType, Tensor, TensorView};
 
 mod foreign;
 mod json;
+#[cfg(any(feature = "onnx", feature = "tensorflow"))]
+mod narrow;
 #[cfg(feature = "onnx")]
 mod onnx;
 pub mod payload;

@@ -5,6 +5,7 @@ use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
 use crate::load::Payload;
+use crate::load::narrow::Narrow;
 use crate::load::protobuf::{Field, Schema};
 use crate::memory;
 use crate::tensor::{Element, ElementType, Shape, Tensor};
@@ -238,9 +239,6 @@ pub(crate) fn type_name(data_type: i32) -> String {
         (None, 14) => "complex64".to_owned(),
         (None, 15) => "complex128".to_owned(),
         (None, BFLOAT16) => "bfloat16".to_owned(),
-        (None, 17..=20) => "float8".to_owned(),
-        (None, 21) => "uint4".to_owned(),
-        (None, 22) => "int4".to_owned(),
         (None, other) => format!("data type {other}"),
     }
 }
@@ -274,6 +272,10 @@ impl TensorProto {
     pub(crate) fn into_tensor(self) -> Result<Tensor, String> {
         let shape = self.shape()?;
         let Self { name, data_type, raw_data: raw, .. } = self;
+        if let Some(narrow) = Narrow::of(data_type) {
+            let widened = narrow.widen(shape, &raw, &self.int32_data);
+            return widened.map_err(|e| format!("tensor `{name}`: {e}"));
+        }
         let tensor = match data_type {
             FLOAT16 => halves(shape, raw, &self.int32_data, half_to_f32),
             BFLOAT16 => halves(shape, raw, &self.int32_data, bfloat_to_f32),

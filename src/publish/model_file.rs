@@ -115,8 +115,10 @@ impl ModelFile {
         use crate::load::{LoadError, inline_external_data};
         let Source::Path(path) = &self.source else { return Ok(None) };
         match inline_external_data(path) {
-            Ok(bytes) if Sha256Digest::of([&*bytes]) == artifact.sha256 => Ok(None),
-            Ok(bytes) => Ok(Some(bytes.into())),
+            Ok(whole) if Sha256Digest::of(whole.chunks().map(|chunk| &**chunk)) == artifact.sha256 => {
+                Ok(None)
+            }
+            Ok(whole) => Ok(Some(whole.into())),
             Err(error @ LoadError::ExternalData { .. }) => {
                 Err(Error::new(ErrorKind::Rejected, format!("{self}: {error}")))
             }

@@ -89,7 +89,7 @@ impl PublishOptions {
         self
     }
 
-    /// Sets the golden samples.
+    /// Sets the golden samples; [`read_value`](crate::load::samples::read_value) reads them from a file.
     #[must_use]
     pub fn samples(mut self, samples: serde_json::Value) -> Self {
         self.samples = Some(samples);

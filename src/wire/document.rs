@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_VERSION;
+use crate::load::samples::read_value;
 use crate::release::{Artifact, Interface, ModelName, Position, Previous, Release, null_is_none};
 
 /// The schema of release documents that this crate writes, and the newest that it reads.
@@ -63,7 +64,12 @@ pub fn decode_release(model: &ModelName, value: &[u8], position: Position) -> Re
     if schema != SCHEMA {
         return Err(DocumentError::Schema { expected: SCHEMA, found: schema });
     }
-    let document: Document = serde_json::from_slice(value).map_err(DocumentError::malformed)?;
+    let mut document: Document = serde_json::from_slice(value).map_err(DocumentError::malformed)?;
+    if document.samples.is_some() {
+        // `serde_json` may miss the last bit of a number; a score has to be read as it was written.
+        let exact = read_value(value).ok().and_then(|mut exact| Some(exact.get_mut("samples")?.take()));
+        document.samples = exact.or(document.samples);
+    }
     if document.model != *model {
         return Err(DocumentError::field("model", format!("`{model}`, as in the key"), &document.model));
     }
@@ -223,6 +229,17 @@ mod tests {
         ] {
             let error = decode(&text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_samples_are_read_to_the_nearest() {
+        let artifact = format!(r#"{{"sha256":"{}","bytes":5,"chunks":1}}"#, digest());
+        for number in [122.416_294_033_786_59, 0.1 + 0.2, f64::MIN_POSITIVE, 8_999_999.999_999_999] {
+            let samples = format!(r#""samples":{{"inputs":[[{number:e}]]}},"sequence""#);
+            let release = decode(&document(&artifact).replace("\"sequence\"", &samples)).unwrap();
+            let read = release.samples.unwrap()["inputs"][0][0].as_f64().unwrap();
+            assert_eq!(read.to_bits(), number.to_bits(), "{number}");
         }
     }
 

@@ -60,6 +60,15 @@ impl GraphParts {
         1 + inner.unwrap_or(0)
     }
 
+    /// How deep loops are nested in each other; 0 where there are none.
+    pub(crate) fn loops(&self) -> usize {
+        let inside = |node: &NodeParts| {
+            let inner = node.attributes.graphs().map(Self::loops).max().unwrap_or(0);
+            inner + usize::from(node.is("Loop") || node.is("Scan"))
+        };
+        self.nodes.iter().map(inside).max().unwrap_or(0)
+    }
+
     /// The names that nodes and outputs need and nothing in here makes, in the order in which they
     /// occur.
     pub(crate) fn free_names(&self) -> Vec<String> {

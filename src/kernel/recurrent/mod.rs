@@ -20,6 +20,10 @@ use super::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
 use crate::load::RunError;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
+/// The attribute of a layer that rounds its state to 256 levels, over all sequences, before each
+/// step: what onnxruntime's quantised layer does.
+pub(crate) const ROUNDS_STATE: &str = "rounds_state";
+
 /// The kernel of a recurrent layer, or [`BuildError::Unsupported`].
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let cell = match node.operator {
@@ -51,6 +55,7 @@ pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         activations: Activation::read(node.attributes, cell.activations(), directions.len())?,
         clip: node.attributes.float("clip")?.filter(|clip| *clip > 0.0),
         couple: node.attributes.int("input_forget")?.unwrap_or(0) != 0,
+        rounds_state: node.attributes.int(ROUNDS_STATE)?.unwrap_or(0) != 0,
         packed: None,
         scratch: ThreadLocal::new(),
     };
@@ -83,6 +88,7 @@ struct Recurrent {
     clip: Option<f32>,
     /// The forget gate is what the input gate leaves.
     couple: bool,
+    rounds_state: bool,
     /// Of each direction; `None` where the weights come with each run.
     packed: Option<Vec<Parameters>>,
     scratch: ThreadLocal<RefCell<Scratch>>,
@@ -196,7 +202,7 @@ impl Recurrent {
         run: &Run<'_, '_>,
         outputs: &mut Outputs<'_>,
     ) -> Result<(), RunError> {
-        let Scratch { projected, states } =
+        let Scratch { projected, states, before } =
             &mut *self.scratch.get_or_default().try_borrow_mut().map_err(|_| {
                 // A kernel does not call itself.
                 refuse("one run at a time in a thread")
@@ -230,7 +236,20 @@ impl Recurrent {
                 let from = extent.row(time(sequence)?, sequence) * width;
                 projected.get(from..from + width)
             };
+            if self.rounds_state {
+                before.clone_from(&states.h);
+                crate::kernel::standard::quantize::round_dynamically(&mut states.h);
+            }
             states.step(parameters, rules, row, run.cx)?;
+            if self.rounds_state {
+                // A sequence that has ended keeps its state as it was.
+                let kept = states.h.chunks_exact_mut(state_width).zip(before.chunks_exact(state_width));
+                for (sequence, (h, before)) in kept.enumerate() {
+                    if time(sequence).is_none() {
+                        h.copy_from_slice(before);
+                    }
+                }
+            }
             let Some(y) = outputs.all.as_deref_mut() else { continue };
             for (sequence, state) in states.h.chunks_exact(state_width).enumerate() {
                 let state = state.get(..hidden).unwrap_or(state);
@@ -296,6 +315,8 @@ struct Outputs<'t> {
 struct Scratch {
     projected: Tensor,
     states: States,
+    /// The states before they were rounded.
+    before: Vec<f32>,
 }
 
 impl Kernel for Recurrent {

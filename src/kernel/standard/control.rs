@@ -32,7 +32,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
             if !fits || node.outputs < states {
                 return Err(BuildError::invalid("the body has another number of states than the node"));
             }
-            let depth = node.attributes.graphs().map(GraphParts::depth).max().unwrap_or(1);
+            let depth = 1 + node.attributes.graphs().map(GraphParts::loops).max().unwrap_or(0);
             Ok(Box::new(Loop { body, states, max_turns: MAX_TURNS >> (20 - 20 / depth.clamp(1, 20)) }))
         }
         _ => Err(BuildError::Unsupported),

@@ -1,7 +1,7 @@
 //! The standard operators: those that stand around the others in exported tabular models, and those
 //! of small networks.
 
-use super::{BuildError, Kernel, Node};
+use super::{BuildError, Kernel, Node, OWN_DOMAIN};
 
 pub(crate) mod activation;
 mod algebra;
@@ -22,6 +22,7 @@ mod distance;
 mod einsum;
 mod gather;
 mod integer;
+mod key_mask;
 mod layout;
 mod losses;
 pub(crate) mod matmul;
@@ -29,7 +30,7 @@ mod normal;
 mod number;
 mod pad;
 mod panels;
-mod quantize;
+pub(crate) mod quantize;
 mod reduce;
 mod repeat;
 mod resize;
@@ -42,6 +43,7 @@ mod slice;
 mod spectral;
 mod strided;
 mod support;
+pub(crate) use support::{axis_of, ints};
 pub(crate) mod tile;
 mod unary;
 mod unpool;
@@ -226,6 +228,9 @@ const OPERATORS: &[&str] = &[
 pub(crate) fn build(node: &Node<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     if node.domain == "com.microsoft" && node.operator == "CDist" {
         return distance::build("CDist", node);
+    }
+    if node.domain == OWN_DOMAIN && node.operator == "KeyMask" {
+        return key_mask::build("KeyMask", node);
     }
     if !node.domain.is_empty() {
         return Err(BuildError::Unsupported);

@@ -172,10 +172,24 @@ fn dequantize(name: &'static str, node: &Node<'_>) -> Built {
                 DataView::U16(v) => typed(args, v, grain, outputs),
                 DataView::I16(v) => typed(args, v, grain, outputs),
                 DataView::I32(v) => typed(args, v, grain, outputs),
+                // Eight-bit floats are held as f32.
+                DataView::F32(v) => narrow_floats(args, v, grain, outputs),
                 _ => Err(args.fail("quantized values")),
             }
         },
     )
+}
+
+fn narrow_floats(args: Args<'_, '_>, values: &[f32], grain: Grain, outputs: &mut [Tensor]) -> Run {
+    let scales = args.values::<f32>(1)?;
+    let zeros = if args.maybe(2).is_some() { Some(args.values::<f32>(2)?) } else { None };
+    let to = first(args, outputs)?.reset::<f32>(args.get(0)?.shape());
+    for (at, (to, x)) in to.iter_mut().zip(values).enumerate() {
+        let at = grain.of(at);
+        let zero = zeros.and_then(|z| z.get(at)).copied().unwrap_or(0.0);
+        *to = (x - zero) * scales.get(at).copied().unwrap_or(1.0);
+    }
+    Ok(())
 }
 
 fn floats<Q: Number, F: Float>(
@@ -196,18 +210,35 @@ fn floats<Q: Number, F: Float>(
     Ok(())
 }
 
-/// The range always has zero in it, so that zero is a level.
+/// The scale and the zero point of 256 levels for these values. Their range always has zero in it,
+/// so that zero is a level.
+fn range(values: &[f32]) -> (f32, f32) {
+    let (low, high) = values.iter().fold((0.0_f32, 0.0_f32), |(low, high), x| (low.min(*x), high.max(*x)));
+    let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
+    (scale, (-low / scale).clamp(0.0, 255.0).round_ties_even())
+}
+
+fn level(x: f32, (scale, zero): (f32, f32)) -> u8 {
+    u8::from_f64(f64::from((x / scale).round_ties_even() + zero))
+}
+
 fn dynamic(args: Args<'_, '_>, outputs: &mut [Tensor]) -> Run {
     let values = args.values::<f32>(0)?;
     let shape = args.get(0)?.shape();
-    let (low, high) = values.iter().fold((0.0_f32, 0.0_f32), |(low, high), x| (low.min(*x), high.max(*x)));
-    let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
-    let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even();
+    let range = range(values);
     let [levels, scales, zeros] = outputs else { return Err(args.fail("three outputs")) };
     for (to, x) in levels.reset::<u8>(shape).iter_mut().zip(values) {
-        *to = u8::from_f64(f64::from((x / scale).round_ties_even() + zero));
+        *to = level(*x, range);
     }
-    scales.reset::<f32>(Shape::SCALAR).fill(scale);
-    zeros.reset::<u8>(Shape::SCALAR).fill(u8::from_f64(f64::from(zero)));
+    scales.reset::<f32>(Shape::SCALAR).fill(range.0);
+    zeros.reset::<u8>(Shape::SCALAR).fill(u8::from_f64(f64::from(range.1)));
     Ok(())
+}
+
+/// Each value becomes the one of its level.
+pub(crate) fn round_dynamically(values: &mut [f32]) {
+    let range = range(values);
+    for x in values {
+        *x = (f32::from(level(*x, range)) - range.1) * range.0;
+    }
 }

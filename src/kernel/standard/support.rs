@@ -76,7 +76,7 @@ impl<'v> Args<'_, 'v> {
     }
 
     /// A list of whole numbers, of either width.
-    pub(super) fn ints(self, index: usize) -> Result<SmallVec<[i64; MAX_RANK]>, RunError> {
+    pub(crate) fn ints(self, index: usize) -> Result<SmallVec<[i64; MAX_RANK]>, RunError> {
         ints(self.get(index)?).ok_or_else(|| self.fail("a list of whole numbers"))
     }
 
@@ -97,7 +97,7 @@ pub(super) fn first<'t>(args: Args<'_, '_>, outputs: &'t mut [Tensor]) -> Result
 }
 
 /// The elements as `i64`, where they are `i64` or `i32`.
-pub(super) fn ints(view: TensorView<'_>) -> Option<SmallVec<[i64; MAX_RANK]>> {
+pub(crate) fn ints(view: TensorView<'_>) -> Option<SmallVec<[i64; MAX_RANK]>> {
     match view.data() {
         DataView::I64(v) => Some(v.iter().copied().collect()),
         DataView::I32(v) => Some(v.iter().map(|v| i64::from(*v)).collect()),
@@ -106,7 +106,7 @@ pub(super) fn ints(view: TensorView<'_>) -> Option<SmallVec<[i64; MAX_RANK]>> {
 }
 
 /// The axis counted from the front, where there is one.
-pub(super) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
+pub(crate) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
     let rank_signed = i64::try_from(rank).ok()?;
     let axis = if axis < 0 { axis.checked_add(rank_signed)? } else { axis };
     usize::try_from(axis).ok().filter(|a| *a < rank)

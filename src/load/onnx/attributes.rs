@@ -2,7 +2,7 @@
 
 use super::check::{describe, malformed};
 use super::graph::GraphPartsBuilder;
-use super::proto::{AttributeProto, NodeProto, attribute_type};
+use super::proto::{AttributeProto, NodeProto, SparseTensorProto, attribute_type};
 use crate::kernel::{Attribute, Attributes, ROUNDED_TO};
 use crate::load::LoadError;
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16};
@@ -52,8 +52,11 @@ pub(super) fn convert(
     Ok(converted)
 }
 
-/// The value of a `Constant` node, `None` for any other.
-pub(super) fn constant(node: &NodeProto) -> Result<Option<Tensor>, LoadError> {
+/// The value of a `Constant` node, `None` for any other; `dense` makes a sparse one dense.
+pub(super) fn constant(
+    node: &NodeProto,
+    dense: impl FnOnce(SparseTensorProto) -> Result<Tensor, LoadError>,
+) -> Result<Option<Tensor>, LoadError> {
     if node.op_type != "Constant" || !matches!(node.domain.as_str(), "" | "ai.onnx") {
         return Ok(None);
     }
@@ -67,6 +70,7 @@ pub(super) fn constant(node: &NodeProto) -> Result<Option<Tensor>, LoadError> {
             let tensor = attribute.t.clone().ok_or_else(|| refuse("there is no value"))?;
             tensor.into_tensor().map_err(|e| refuse(&e))?
         }
+        "sparse_value" => dense(attribute.sparse_tensor.clone().ok_or_else(|| refuse("there is no value"))?)?,
         "value_float" => Tensor::scalar(attribute.f),
         "value_floats" => Tensor::vector(attribute.floats.clone()),
         "value_int" => Tensor::scalar(attribute.i),

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::path::{Component, Path};
 
-use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
+use super::sparse;
+use crate::kernel::program::NodeParts;
 use crate::load::LoadError;
 use crate::load::tensor_proto::{BFLOAT16, EXTERNAL, FLOAT16, element_type};
 use crate::tensor::{ElementType, MAX_RANK};
@@ -49,20 +51,18 @@ fn check_graph(
     if *nodes > MAX_NODES {
         return Err(malformed(format!("more than {MAX_NODES} nodes")));
     }
-    if let Some(sparse) = graph.sparse_initializer.first() {
-        let name = sparse.values.as_ref().map_or("", |v| v.name.as_str());
-        return Err(malformed(format!("initializer `{name}` is sparse; store it densely")));
-    }
     let mut names: HashSet<&str> = HashSet::new();
-    for tensor in &graph.initializer {
-        if tensor.name.is_empty() {
+    let dense = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    for name in dense.chain(graph.sparse_initializer.iter().map(sparse::name)) {
+        if name.is_empty() {
             return Err(malformed("an initializer has no name"));
         }
-        if !names.insert(&tensor.name) {
-            return Err(malformed(format!("two initializers of the name `{}`", tensor.name)));
+        if !names.insert(name) {
+            return Err(malformed(format!("two initializers of the name `{name}`")));
         }
-        check_tensor(tensor)?;
     }
+    graph.initializer.iter().try_for_each(check_tensor)?;
+    graph.sparse_initializer.iter().try_for_each(check_sparse)?;
     let mut inputs = HashSet::new();
     for input in &graph.input {
         if !inputs.insert(input.name.as_str()) {
@@ -132,11 +132,17 @@ fn check_attribute(
     nodes: &mut usize,
 ) -> Result<(), LoadError> {
     attribute.t.iter().try_for_each(check_tensor)?;
+    attribute.sparse_tensor.iter().try_for_each(check_sparse)?;
     attribute
         .g
         .iter()
         .chain(&attribute.graphs)
         .try_for_each(|graph| check_graph(graph, visible, depth + 1, nodes))
+}
+
+/// What a sparse tensor stands for is checked when it is made dense.
+fn check_sparse(sparse: &SparseTensorProto) -> Result<(), LoadError> {
+    sparse.values.iter().chain(&sparse.indices).try_for_each(check_tensor)
 }
 
 /// The elements that a tensor claims have to be in the file.
@@ -213,6 +219,12 @@ pub(super) fn describe(node: &NodeProto) -> String {
         ("", None) => format!("a {} node", node.op_type),
         (name, _) => format!("node `{name}` ({})", node.op_type),
     }
+}
+
+/// The node as an error names it: by its name, or by what it makes.
+pub(super) fn title(node: &NodeParts) -> String {
+    let name = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|name| !name.is_empty());
+    name.map_or_else(|| node.full_operator(), |name| format!("{} (node `{name}`)", node.full_operator()))
 }
 
 pub(super) fn malformed(reason: impl Into<String>) -> LoadError {

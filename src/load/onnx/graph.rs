@@ -1,16 +1,21 @@
 //! From the messages of a file to a graph in no format's own terms, of which both engines are
 //! built: pruned to what the chosen outputs need, in an order in which it can run.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::attributes::{constant, convert};
 use super::check::{describe, malformed};
+use super::contributed::{self, Ranks};
 use super::proto::{
-    DimensionValue, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, TypeValue, ValueInfoProto,
+    DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, TypeValue,
+    ValueInfoProto,
 };
+use super::sparse;
 use crate::kernel::program::{GraphParts, InputParts, NodeParts};
 use crate::kernel::{Attribute, Attributes, Fact, FactDim, ROUNDED_TO};
+use crate::load::narrow::Narrow;
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16, element_type, type_name};
 use crate::load::{LoadError, LoadOptions};
 use crate::tensor::ElementType;
@@ -57,7 +62,9 @@ impl Graph {
         let outputs = choose("output", &options.outputs, &graph.output, |name| {
             graph.node.iter().flat_map(|n| &n.output).any(|output| output == name)
         })?;
-        let defaults: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let dense = graph.initializer.iter().map(|t| t.name.as_str());
+        let defaults: HashSet<&str> =
+            dense.chain(graph.sparse_initializer.iter().map(sparse::name)).collect();
         let declared: Vec<_> =
             graph.input.iter().filter(|i| !defaults.contains(i.name.as_str())).cloned().collect();
         let inputs = choose("input", &options.inputs, &declared, |_| false)?;
@@ -66,7 +73,8 @@ impl Graph {
         }
         let wanted: Vec<String> = outputs.iter().map(|o| o.name.clone()).collect();
         graph.input = inputs;
-        let parts = GraphPartsBuilder { sets: &sets }.build(graph, wanted)?;
+        let builder = GraphPartsBuilder { sets: &sets, room: Cell::new(options.memory_budget) };
+        let parts = builder.build(graph, wanted)?;
         let inputs: Vec<Declared> = parts.1.iter().map(declare).collect();
         let mut parts = parts.0;
         round_halves(&mut parts, &outputs);
@@ -122,6 +130,8 @@ fn domain(name: &str) -> String {
 
 pub(super) struct GraphPartsBuilder<'s> {
     sets: &'s OperatorSets,
+    /// What sparse tensors may yet take.
+    room: Cell<u64>,
 }
 
 impl<'s> GraphPartsBuilder<'s> {
@@ -147,13 +157,24 @@ impl<'s> GraphPartsBuilder<'s> {
                 constants.push((tensor.name.clone(), self.tensor(tensor)?));
             }
         }
+        for tensor in graph.sparse_initializer {
+            if needed.contains(sparse::name(&tensor)) {
+                constants.push((sparse::name(&tensor).to_owned(), Arc::new(self.dense(tensor)?)));
+            }
+        }
         let known: HashSet<String> = constants.iter().map(|(name, _)| name.clone()).collect();
+        let mut ranks: Ranks =
+            constants.iter().map(|(name, value)| (name.clone(), value.dims().len())).collect();
         let mut kept = Vec::with_capacity(nodes.len());
         for node in nodes {
-            if let Some(value) = constant(&node)? {
-                constants.push((node.output.first().cloned().unwrap_or_default(), Arc::new(value)));
+            if let Some(value) = constant(&node, |tensor| self.dense(tensor))? {
+                let name = node.output.first().cloned().unwrap_or_default();
+                ranks.insert(name.clone(), value.dims().len());
+                constants.push((name, Arc::new(value)));
             } else {
-                kept.push(self.node(node)?);
+                let lowered = contributed::lower(self.node(node)?, &ranks)?;
+                kept.extend(lowered.nodes);
+                constants.extend(lowered.constants);
             }
         }
         let inputs: Vec<_> = graph.input.into_iter().filter(|i| !known.contains(&i.name)).collect();
@@ -185,6 +206,13 @@ impl<'s> GraphPartsBuilder<'s> {
             inputs: node.input,
             outputs: node.output,
         })
+    }
+
+    fn dense(&self, tensor: SparseTensorProto) -> Result<crate::tensor::Tensor, LoadError> {
+        let mut room = self.room.get();
+        let dense = sparse::dense(tensor, &mut room)?;
+        self.room.set(room);
+        Ok(dense)
     }
 
     #[expect(clippy::unused_self, reason = "reads as the others do")]
@@ -300,9 +328,13 @@ fn check_input(input: &ValueInfoProto) -> Result<(), LoadError> {
     }
 }
 
-/// Half floats are computed as f32: widened in the file's constants, and at the inputs and outputs.
+/// Half floats are computed as f32, and narrower types as the next one: widened in the file's constants,
+/// and at the inputs and outputs.
 fn element(data_type: i32) -> Option<ElementType> {
-    if matches!(data_type, FLOAT16 | BFLOAT16) { Some(ElementType::F32) } else { element_type(data_type) }
+    match data_type {
+        FLOAT16 | BFLOAT16 => Some(ElementType::F32),
+        _ => Narrow::of(data_type).map(Narrow::element_type).or_else(|| element_type(data_type)),
+    }
 }
 
 fn declare(value: &ValueInfoProto) -> Declared {

@@ -7,6 +7,7 @@
 mod attributes;
 mod bounded;
 mod check;
+mod contributed;
 mod direct;
 mod external;
 mod functions;
@@ -18,6 +19,7 @@ mod operator;
 mod proto;
 mod recognise;
 mod sequences;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -75,9 +77,7 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     // Each chunk of the payload is freed as it has been decoded.
     let mut model = ModelProto::decode(payload).map_err(|e| malformed(e.to_string()))?;
     functions::inline(&mut model, options.memory_budget)?;
-    if let Some(graph) = &mut model.graph {
-        sequences::take_apart(graph);
-    }
+    sequences::take_apart(&mut model);
     check::check(&model)?;
     let graph = Graph::new(model, options)?;
     let inputs = graph.inputs.iter().map(input_spec).collect::<Result<Vec<_>, _>>()?;
@@ -201,7 +201,8 @@ fn has_counts(inputs: &[TensorSpec]) -> bool {
 fn program_error(error: ProgramError) -> LoadError {
     match error {
         ProgramError::Unsupported { operator, node } => {
-            LoadError::UnsupportedOperator { operator, node, hint: String::new() }
+            let hint = contributed::hint(&operator);
+            LoadError::UnsupportedOperator { operator, node, hint }
         }
         other => malformed(other.to_string()),
     }

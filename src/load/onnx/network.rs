@@ -10,6 +10,8 @@ use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 
 use super::bounded::Bounded;
+use super::check::title;
+use super::contributed::hint;
 use super::graph::Graph;
 use super::operator::KernelOp;
 use super::translate::to_message;
@@ -284,7 +286,7 @@ impl Wiring {
             (Err(BuildError::Unsupported), None) => Err(LoadError::UnsupportedOperator {
                 operator: node.full_operator(),
                 node: node.name.clone(),
-                hint: String::new(),
+                hint: hint(&node.full_operator()),
             }),
             (Err(BuildError::Invalid(reason)), _) => Err(super::check::malformed(format!(
                 "{} (node `{}`): {reason}",
@@ -368,12 +370,6 @@ impl Wiring {
         let unknown = || super::check::malformed(format!("nothing makes `{name}`"));
         self.outlets.get(name).copied().ok_or_else(unknown)
     }
-}
-
-/// The node as an error names it: by its name, or by what it makes.
-fn title(node: &NodeParts) -> String {
-    let name = [Some(&node.name), node.outputs.first()].into_iter().flatten().find(|name| !name.is_empty());
-    name.map_or_else(|| node.full_operator(), |name| format!("{} (node `{name}`)", node.full_operator()))
 }
 
 type Builder = fn(&ParsingContext<'_>, &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;

@@ -6,11 +6,13 @@
 
 mod compare;
 mod convert;
+mod document;
 mod json;
 #[cfg(any(feature = "onnx", feature = "tensorflow"))]
 mod onnx_dir;
 
 pub use compare::{Difference, compare};
+pub use document::read_value;
 
 use crate::signature::{Signature, TensorSpec};
 use crate::tensor::Tensor;
