@@ -1,6 +1,5 @@
 //! Conditions: a branch that is known is followed, of any other both sides are computed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::api::tensor0;
@@ -57,15 +56,7 @@ impl<'a> Builder<'a> {
         let mut chosen = self.call(frame, last, arguments, node)?;
         for (position, name) in others.iter().enumerate() {
             let branch = self.call(frame, name, arguments, node)?;
-            let position = i32::try_from(position).map_err(|_| bad())?;
-            let position = self.push_constant(&node.name, Arc::new(tensor0(position)))?;
-            let is_taken = Port::first(self.push(Node {
-                name: node.name.clone(),
-                op: "Equal".to_owned(),
-                attributes: Attributes::default(),
-                inputs: vec![number, position],
-                content: Content::None,
-            })?);
+            let is_taken = self.equals(node, number, position)?;
             let choose = |(yes, no)| self.push_select(node, Wire::Live(is_taken), yes, no);
             chosen = branch.into_iter().zip(chosen).map(choose).collect::<Result<_, _>>()?;
         }
@@ -95,38 +86,54 @@ impl<'a> Builder<'a> {
         Ok(Wire::Live(Port::first(self.push(select)?)))
     }
 
-    /// The two branches of an old condition come together: both were computed, one is chosen.
-    pub(super) fn build_merge(&mut self, node: &'a NodeDef, inputs: &[Wire]) -> Result<Port, LoadError> {
-        let [Wire::Live(a), Wire::Live(b)] = inputs else { return Err(cycle(node)) };
-        let (side_a, side_b) = (self.branch_of(*a), self.branch_of(*b));
-        let (condition, yes, no) = match (side_a, side_b) {
-            (Some((condition, false)), Some((_, true)) | None) | (None, Some((condition, true))) => {
-                (condition, b, a)
-            }
-            (Some((condition, true)), Some((_, false)) | None) | (None, Some((condition, false))) => {
-                (condition, a, b)
-            }
-            _ => return Err(cycle(node)),
+    /// The branches of an old condition come together: all were computed, one is chosen.
+    pub(super) fn build_merge(
+        &mut self,
+        frame: &mut Frame<'a>,
+        node: &'a NodeDef,
+        inputs: &[Wire],
+    ) -> Result<Wire, LoadError> {
+        let sides = frame.sides(node).ok_or_else(|| cycle(node))?;
+        let condition = self.need(frame, sides.condition)?;
+        let Wire::Live(port) = condition else { return Ok(Wire::Dead) };
+        let at = |side: usize| {
+            let place = sides.of_input.iter().position(|s| *s == side);
+            place.and_then(|place| inputs.get(place)).copied().ok_or_else(|| cycle(node))
         };
-        match self.push_select(node, Wire::Live(condition), Wire::Live(*yes), Wire::Live(*no))? {
-            Wire::Live(port) => Ok(port),
-            Wire::Dead => Err(cycle(node)),
+        if inputs.len() == 2 && !sides.by_number {
+            return self.push_select(node, condition, at(1)?, at(0)?);
         }
+        // The last branch is also for numbers out of range.
+        let last = inputs.len().saturating_sub(1);
+        let mut chosen = at(last)?;
+        for side in 0..last {
+            let is_taken = self.equals(node, port, side)?;
+            chosen = self.push_select(node, Wire::Live(is_taken), at(side)?, chosen)?;
+        }
+        Ok(chosen)
     }
 
-    /// The condition of the nearest switch that a value comes through, and its side.
-    fn branch_of(&self, port: Port) -> Option<(Port, bool)> {
-        let (mut seen, mut ways) = (HashSet::new(), vec![port]);
-        while let Some(port) = ways.pop() {
-            let node = self.graph.nodes.get(port.node)?;
-            if node.op == "Switch" {
-                return Some((*node.inputs.get(1)?, port.slot == 1));
-            }
-            if seen.insert(port.node) && seen.len() < 4096 {
-                ways.extend(&node.inputs);
-            }
+    /// Whether a number is this one.
+    fn equals(&mut self, node: &NodeDef, number: Port, value: usize) -> Result<Port, LoadError> {
+        let value =
+            i32::try_from(value).map_err(|_| malformed(format!("`{}` has too many sides", node.name)))?;
+        let value = self.push_constant(&node.name, Arc::new(tensor0(value)))?;
+        Ok(Port::first(self.push(Node {
+            name: node.name.clone(),
+            op: "Equal".to_owned(),
+            attributes: Attributes::default(),
+            inputs: vec![number, value],
+            content: Content::None,
+        })?))
+    }
+
+    /// The value of a number that does not depend on the input.
+    pub(super) fn number(&self, wire: Wire) -> Option<i64> {
+        let Wire::Live(port) = wire else { return None };
+        match &self.graph.nodes.get(port.node)?.content {
+            Content::Constant(value) => value.cast_to_scalar::<i64>().ok(),
+            _ => None,
         }
-        None
     }
 
     /// The value of a condition that does not depend on the input.

@@ -7,13 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use prost::Message;
-
+use super::api::EngineTensor;
 use super::api::tfpb::attr_value::Value;
-use super::api::tfpb::{AttrValue, FunctionDef, NodeDef, TensorProto};
-use super::api::{EngineTensor, tensor0};
+use super::api::tfpb::{FunctionDef, NodeDef, TensorProto};
 use super::bundle::Bundle;
-use super::constants::{self, Expansion};
+use super::constants::Expansion;
 use super::files::Files;
 use super::frame::Frame;
 use super::graph::{Attributes, Content, Graph, Node, Port};
@@ -26,6 +24,8 @@ pub(super) const MAX_NODES: usize = 1 << 18;
 /// The most calls of functions that are inlined, and how deep one may lie in another.
 const MAX_CALLS: usize = 1 << 16;
 pub(super) const MAX_DEPTH: usize = 64;
+/// The most branches of one condition.
+const MAX_SIDES: usize = 1 << 12;
 /// The most nodes that the functions called may have together, whether they are needed or not.
 const MAX_ENTERED: usize = 1 << 22;
 
@@ -45,13 +45,13 @@ pub(super) struct Builder<'a> {
     pub(super) object_keys: HashMap<String, String>,
     /// The values of the constants outside functions, taken out of their nodes.
     pub(super) top_constants: HashMap<String, TensorProto>,
-    function_constants: HashMap<*const NodeDef, Arc<EngineTensor>>,
-    expansion: Expansion,
+    pub(super) function_constants: HashMap<*const NodeDef, Arc<EngineTensor>>,
+    pub(super) expansion: Expansion,
     calls: usize,
     /// The nodes of all functions that were called, as often as they were.
     entered: usize,
     /// The bytes of the attributes that were copied.
-    copied: u64,
+    pub(super) copied: u64,
     pub(super) budget: u64,
     /// How many loops there are, and how many nodes are in them.
     pub(super) loops: usize,
@@ -133,7 +133,12 @@ impl<'a> Builder<'a> {
                     let wire = self.look_up(frame, input)?;
                     inputs.push(wire.ok_or_else(|| malformed(format!("`{input}` is not built")))?);
                 }
-                self.build(frame, node, &inputs)?
+                let live = inputs.iter().filter(|w| **w != Wire::Dead).count();
+                if matches!(node.op.as_str(), "Merge" | "RefMerge") && live > 1 {
+                    Built::Wires(vec![self.build_merge(frame, node, &inputs)?])
+                } else {
+                    self.build(frame, node, &inputs)?
+                }
             };
             frame.built.insert(&node.name, built);
             open.remove(node.name.as_str());
@@ -265,14 +270,26 @@ impl<'a> Builder<'a> {
                 (data, Some(false)) => Built::Wires(vec![data, Wire::Dead]),
                 (_, None) => Built::Node(self.push_node(frame, node, inputs)?),
             },
-            "Merge" | "RefMerge" => {
-                let live: Vec<_> = inputs.iter().filter(|w| **w != Wire::Dead).collect();
-                match live.as_slice() {
-                    [one] => Built::Wires(vec![**one]),
-                    _ => Built::Wires(vec![Wire::Live(self.build_merge(node, inputs)?)]),
+            "_SwitchN" => {
+                let outputs = Attributes::new(node.attr.clone()).int("num_outs").unwrap_or(0);
+                let outputs = usize::try_from(outputs).ok().filter(|n| (1..=MAX_SIDES).contains(n));
+                let outputs = outputs.ok_or_else(|| malformed(format!("`{}` has no sides", node.name)))?;
+                match inputs.get(1).and_then(|w| self.number(*w)) {
+                    Some(taken) => {
+                        let taken = usize::try_from(taken).unwrap_or(outputs).min(outputs - 1);
+                        let data = first()?;
+                        let side = |at| if at == taken { data } else { Wire::Dead };
+                        Built::Wires((0..outputs).map(side).collect())
+                    }
+                    None => Built::Wires(vec![first()?; outputs]),
                 }
             }
+            "Merge" | "RefMerge" => {
+                let live = inputs.iter().copied().find(|w| *w != Wire::Dead);
+                Built::Wires(vec![live.unwrap_or(Wire::Dead)])
+            }
             _ if inputs.contains(&Wire::Dead) => Built::Wires(vec![Wire::Dead; 8]),
+            "ParseExample" | "ParseExampleV2" => Built::Wires(self.build_examples(node, inputs)?),
             "ReadVariableOp" => match first()? {
                 Wire::Live(handle) => Built::Wires(vec![Wire::Live(self.variable(handle)?)]),
                 Wire::Dead => Built::Wires(vec![Wire::Dead]),
@@ -287,95 +304,6 @@ impl<'a> Builder<'a> {
             }
             _ => Built::Node(self.push_node(frame, node, inputs)?),
         })
-    }
-
-    /// An ordinary node; those that take a variable or a table by its handle get its value.
-    fn push_node(
-        &mut self,
-        frame: &Frame<'a>,
-        node: &'a NodeDef,
-        inputs: &[Wire],
-    ) -> Result<usize, LoadError> {
-        let mut ports = Vec::with_capacity(inputs.len());
-        for (position, wire) in inputs.iter().enumerate() {
-            let Wire::Live(mut port) = *wire else { continue };
-            let by_handle =
-                matches!(node.op.as_str(), "ResourceGather" | "ResourceGatherNd") && position == 0;
-            if by_handle || (self.is_ref_variable(port) && !node.op.starts_with("Assign")) {
-                port = self.variable(port)?;
-            }
-            ports.push(port);
-        }
-        if matches!(node.op.as_str(), "LookupTableFindV2" | "LookupTableFind") {
-            ports = self.with_table(node, ports)?;
-        }
-        let mut attributes = HashMap::new();
-        let mut constant = None;
-        for (name, value) in &node.attr {
-            if node.op == "Const" && name == "value" {
-                continue;
-            }
-            let value = match &value.value {
-                Some(Value::Placeholder(outer)) => frame.attributes.get(outer.as_str()).map(|v| (*v).clone()),
-                other => other.clone(),
-            };
-            let value = AttrValue { value };
-            self.charge(&node.name, value.encoded_len() as u64)?;
-            attributes.insert(name.clone(), value);
-        }
-        if node.op == "Const" {
-            constant = Some(self.constant(frame, node)?);
-        }
-        let mut attributes = Attributes::new(attributes);
-        let mut defaults = 0_u64;
-        for (name, value) in self.ops.defaults(&node.op) {
-            if attributes.set_default(name, value) {
-                defaults = defaults.saturating_add(value.encoded_len() as u64);
-            }
-        }
-        self.charge(&node.name, defaults)?;
-        let is_learning_phase = node.op == "Placeholder" && node.name.ends_with("keras_learning_phase");
-        if is_learning_phase {
-            constant = Some(Arc::new(tensor0(false)));
-        }
-        self.push(Node {
-            name: node.name.clone(),
-            op: if is_learning_phase { "Const".to_owned() } else { node.op.clone() },
-            attributes,
-            inputs: ports,
-            content: constant.map_or(Content::None, Content::Constant),
-        })
-    }
-
-    /// Counts a copy of an attribute: a function's nodes are copied at each of its calls.
-    fn charge(&mut self, node: &str, bytes: u64) -> Result<(), LoadError> {
-        self.copied = self.copied.saturating_add(bytes);
-        if self.copied > self.budget {
-            let what = format!("the attributes of the nodes up to `{node}`");
-            return Err(LoadError::OverBudget { what, needed: self.copied, budget: self.budget });
-        }
-        Ok(())
-    }
-
-    fn constant(&mut self, frame: &Frame<'a>, node: &'a NodeDef) -> Result<Arc<EngineTensor>, LoadError> {
-        if !frame.in_function
-            && let Some(proto) = self.top_constants.remove(&node.name)
-        {
-            let tensor = constants::tensor(&node.name, proto, &mut self.expansion).map(Arc::new)?;
-            // A loop may need it once more inside.
-            self.function_constants.insert(std::ptr::from_ref(node), Arc::clone(&tensor));
-            return Ok(tensor);
-        }
-        let identity = std::ptr::from_ref(node);
-        if let Some(known) = self.function_constants.get(&identity) {
-            return Ok(Arc::clone(known));
-        }
-        let Some(Value::Tensor(proto)) = node.attr.get("value").and_then(|a| a.value.as_ref()) else {
-            return Err(malformed(format!("the constant `{}` has no value", node.name)));
-        };
-        let tensor = Arc::new(constants::tensor(&node.name, proto.clone(), &mut self.expansion)?);
-        self.function_constants.insert(identity, Arc::clone(&tensor));
-        Ok(tensor)
     }
 
     fn look_up(&self, frame: &Frame<'a>, reference: &str) -> Result<Option<Wire>, LoadError> {

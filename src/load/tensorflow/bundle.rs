@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::api::EngineTensor;
 use super::api::tfpb::{DataType, TensorShapeProto};
-use super::constants::{datum_type, proto_dims, raw, text};
+use super::constants::{computed_type, proto_dims, raw, text};
 use super::files::Files;
 use super::malformed;
 use super::slices::latin1;
@@ -140,8 +140,8 @@ impl<'a> Bundle<'a> {
         if !entry.slices.is_empty() {
             return Err(bad("is a part that has parts itself"));
         }
-        let datum = DataType::try_from(entry.dtype).ok().and_then(datum_type);
-        let datum = datum.ok_or_else(|| bad(&format!("has the unsupported type {}", entry.dtype)))?;
+        let data_type = DataType::try_from(entry.dtype).ok().filter(|t| computed_type(*t).is_some());
+        let data_type = data_type.ok_or_else(|| bad(&format!("has the unsupported type {}", entry.dtype)))?;
         let dims = entry_dims(&entry, key)?;
         let bytes = self.bytes(key, &entry)?;
         self.read = self.read.saturating_add(bytes.len() as u64);
@@ -149,7 +149,7 @@ impl<'a> Bundle<'a> {
             let what = "the variables".to_owned();
             return Err(LoadError::OverBudget { what, needed: self.read, budget: self.budget });
         }
-        if datum == super::api::DatumType::String {
+        if data_type == DataType::DtString {
             let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
             let values = elements.and_then(|n| strings_of(&bytes, n)).ok_or_else(|| bad("is malformed"))?;
             return super::api::tract_ndarray::ArrayD::from_shape_vec(dims, values)
@@ -159,7 +159,7 @@ impl<'a> Bundle<'a> {
         if mask(crc32c::crc32c(&bytes)) != entry.crc32c {
             return Err(bad("has a wrong checksum"));
         }
-        raw(datum, &dims, &bytes).map(Arc::new).ok_or_else(|| bad("does not fill its shape"))
+        raw(data_type, &dims, &bytes).map(Arc::new).ok_or_else(|| bad("does not fill its shape"))
     }
 
     /// The only string of a scalar entry, as the object graph is.

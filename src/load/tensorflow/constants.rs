@@ -55,6 +55,15 @@ pub(super) fn datum_type(data_type: DataType) -> Option<DatumType> {
     })
 }
 
+/// The type that values of this type are computed with. Half the precision is enough to hold weights;
+/// sums of many are better in single, which only makes the answer more exact.
+pub(super) fn computed_type(data_type: DataType) -> Option<DatumType> {
+    match data_type {
+        DataType::DtHalf | DataType::DtBfloat16 => Some(DatumType::F32),
+        other => datum_type(other),
+    }
+}
+
 /// The TensorFlow type of a tract type, where there is one.
 pub(super) fn data_type(datum: DatumType) -> Option<DataType> {
     Some(match datum {
@@ -84,21 +93,23 @@ pub(super) fn tensor(
     let bad = |what: &str| malformed(format!("the constant `{name}` {what}"));
     let data_type =
         DataType::try_from(proto.dtype).map_err(|_| bad(&format!("has the unknown type {}", proto.dtype)))?;
-    let datum = datum_type(data_type)
+    let datum = computed_type(data_type)
         .ok_or_else(|| bad(&format!("is of type {}, which is not supported", data_type.as_str_name())))?;
     let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
     let elements =
         dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or_else(|| bad("is too large"))?;
     if !proto.tensor_content.is_empty() && datum != DatumType::String {
-        return raw(datum, &dims, &proto.tensor_content).ok_or_else(|| {
+        return raw(data_type, &dims, &proto.tensor_content).ok_or_else(|| {
             bad(&format!("of {elements} {data_type:?} elements holds {} bytes", proto.tensor_content.len()))
         });
     }
     let mut fill = Fill { name, dims: &dims, elements, expansion };
+    let half = |widen: fn(u16) -> f32| proto.half_val.iter().map(|bits| widen(low(*bits))).collect();
     match datum {
+        DatumType::F32 if data_type == DataType::DtHalf => fill.tensor(half(from_half)),
+        DatumType::F32 if data_type == DataType::DtBfloat16 => fill.tensor(half(from_bfloat)),
         DatumType::F32 => fill.tensor(proto.float_val),
         DatumType::F64 => fill.tensor(proto.double_val),
-        DatumType::F16 => fill.tensor(proto.half_val.iter().map(|bits| f16::from_bits(low(*bits))).collect()),
         DatumType::I8 => fill.tensor(narrow::<i8>(name, &proto.int_val)?),
         DatumType::I16 => fill.tensor(narrow::<i16>(name, &proto.int_val)?),
         DatumType::I32 => fill.tensor(proto.int_val),
@@ -112,9 +123,18 @@ pub(super) fn tensor(
     }
 }
 
+fn from_half(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
+}
+
+/// The upper half of a single.
+fn from_bfloat(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// A tensor whose elements are these bytes, in the byte order of the file; `None` where their number
 /// is not that of the shape.
-pub(super) fn raw(datum: DatumType, dims: &[usize], bytes: &[u8]) -> Option<EngineTensor> {
+pub(super) fn raw(data_type: DataType, dims: &[usize], bytes: &[u8]) -> Option<EngineTensor> {
     fn of<T: Datum, const N: usize>(
         dims: &[usize],
         bytes: &[u8],
@@ -128,19 +148,20 @@ pub(super) fn raw(datum: DatumType, dims: &[usize], bytes: &[u8]) -> Option<Engi
         let values: Vec<T> = chunks.iter().map(|c| read(*c)).collect();
         tract_ndarray::ArrayD::from_shape_vec(dims, values).ok().map(EngineTensor::from)
     }
-    match datum {
-        DatumType::F32 => of(dims, bytes, f32::from_le_bytes),
-        DatumType::F64 => of(dims, bytes, f64::from_le_bytes),
-        DatumType::F16 => of(dims, bytes, f16::from_le_bytes),
-        DatumType::I8 => of(dims, bytes, i8::from_le_bytes),
-        DatumType::I16 => of(dims, bytes, i16::from_le_bytes),
-        DatumType::I32 => of(dims, bytes, i32::from_le_bytes),
-        DatumType::I64 => of(dims, bytes, i64::from_le_bytes),
-        DatumType::U8 => of(dims, bytes, u8::from_le_bytes),
-        DatumType::U16 => of(dims, bytes, u16::from_le_bytes),
-        DatumType::U32 => of(dims, bytes, u32::from_le_bytes),
-        DatumType::U64 => of(dims, bytes, u64::from_le_bytes),
-        DatumType::Bool => of(dims, bytes, |[b]: [u8; 1]| b != 0),
+    match datum_type(data_type) {
+        None if data_type == DataType::DtBfloat16 => of(dims, bytes, |b| from_bfloat(u16::from_le_bytes(b))),
+        Some(DatumType::F16) => of(dims, bytes, |b| from_half(u16::from_le_bytes(b))),
+        Some(DatumType::F32) => of(dims, bytes, f32::from_le_bytes),
+        Some(DatumType::F64) => of(dims, bytes, f64::from_le_bytes),
+        Some(DatumType::I8) => of(dims, bytes, i8::from_le_bytes),
+        Some(DatumType::I16) => of(dims, bytes, i16::from_le_bytes),
+        Some(DatumType::I32) => of(dims, bytes, i32::from_le_bytes),
+        Some(DatumType::I64) => of(dims, bytes, i64::from_le_bytes),
+        Some(DatumType::U8) => of(dims, bytes, u8::from_le_bytes),
+        Some(DatumType::U16) => of(dims, bytes, u16::from_le_bytes),
+        Some(DatumType::U32) => of(dims, bytes, u32::from_le_bytes),
+        Some(DatumType::U64) => of(dims, bytes, u64::from_le_bytes),
+        Some(DatumType::Bool) => of(dims, bytes, |[b]: [u8; 1]| b != 0),
         _ => None,
     }
 }

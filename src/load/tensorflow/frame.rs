@@ -7,6 +7,7 @@ use super::api::tfpb::NodeDef;
 use super::api::tfpb::attr_value::Value;
 use super::builder::{Built, MAX_DEPTH, Wire};
 use super::circles::LoopFrames;
+use super::guards::Guards;
 use super::malformed;
 use crate::load::LoadError;
 
@@ -21,6 +22,8 @@ pub(super) struct Frame<'a> {
     /// What the states of a loop of TensorFlow 1 are after it, by the name of its frame.
     pub(super) loops: HashMap<&'a str, Vec<Wire>>,
     pub(super) loop_frames: Option<Rc<LoopFrames<'a>>>,
+    /// The conditions that a node's value lies inside, as far as somebody asked.
+    pub(super) guards: HashMap<&'a str, Guards<'a>>,
     pub(super) attributes: HashMap<&'a str, &'a Value>,
     pub(super) in_function: bool,
     pub(super) depth: usize,

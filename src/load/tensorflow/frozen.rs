@@ -6,18 +6,26 @@ use bytes::Buf;
 use prost::Message;
 
 use super::api::tfpb::attr_value::Value;
-use super::api::tfpb::{GraphDef, NodeDef, TensorProto};
+use super::api::tfpb::{DataType, GraphDef, NodeDef, TensorProto};
 use super::builder::{Builder, Wire};
+use super::constants::computed_type;
 use super::frame::Frame;
 use super::graph::{Attributes, Graph, GraphInput, GraphOutput, Port};
 use super::op_outputs::OpDefs;
 use super::prune::prune;
 use super::saved_model::{input_node, split_reference};
-use super::{malformed, unknown_name, weight};
+use super::{examples, malformed, unknown_name, weight};
 use crate::load::{LoadError, LoadOptions, Payload, protobuf};
 
 /// The most nodes that a file may have; a node of two bytes takes a hundred times that in memory.
 const MAX_NODES: usize = 1 << 20;
+
+/// The attribute in which `freeze` keeps the name of an output that an input has too: two nodes of a graph
+/// cannot share one.
+pub(super) const OUTPUT_NAME: &str = "_output_name";
+
+/// The attribute by which `freeze` marks what a signature takes, whether an output needs it or not.
+pub(super) const SIGNATURE_INPUT: &str = "_signature_input";
 
 /// The most outputs of a graph that does not say which of its results are meant.
 const MAX_OUTPUTS: usize = 1 << 12;
@@ -74,14 +82,26 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
     builder.collect_assignments(&mut top, nodes)?;
     for name in &outputs {
         let (node, _) = split_reference(name)?;
-        if top.node(node).is_err() {
+        let Ok(node) = top.node(node) else {
             return Err(unknown_name("output", name, &results(nodes).join(", ")));
-        }
+        };
         let port = builder.need_live(&mut top, name)?;
-        builder.graph.outputs.push(GraphOutput { name: name.clone(), port });
+        let attribute = |attribute: &str| node.attr.get(attribute).and_then(|a| a.value.as_ref());
+        let datum = match attribute("T") {
+            Some(Value::Type(datum)) if node.op == "Identity" => {
+                DataType::try_from(*datum).ok().and_then(computed_type)
+            }
+            _ => None,
+        };
+        let name = match attribute(OUTPUT_NAME) {
+            Some(Value::S(name)) => String::from_utf8_lossy(name).into_owned(),
+            _ => name.clone(),
+        };
+        builder.graph.outputs.push(GraphOutput { name, port, datum });
     }
     let mut graph = builder.graph;
     prune(&mut graph);
+    examples::keep_parsed(&mut graph);
     Ok(graph)
 }
 
@@ -194,8 +214,14 @@ fn placeholder_names(nodes: &[NodeDef]) -> String {
     nodes.iter().filter(|n| is_placeholder(n)).map(|n| n.name.clone()).collect::<Vec<_>>().join(", ")
 }
 
-/// The placeholders that the outputs need; all, where they need none.
+/// The placeholders that a signature had; without one those that the outputs need, or all, where they
+/// need none.
 fn placeholders(nodes: &[NodeDef], outputs: &[String]) -> Vec<String> {
+    let marked = nodes.iter().filter(|n| n.attr.contains_key(SIGNATURE_INPUT));
+    let marked: Vec<String> = marked.map(|n| n.name.clone()).collect();
+    if !marked.is_empty() {
+        return marked;
+    }
     let by_name: HashMap<&str, &NodeDef> = nodes.iter().map(|n| (n.name.as_str(), n)).collect();
     let base = |reference: &str| reference.split(':').next().unwrap_or_default().to_owned();
     let mut open: Vec<String> = outputs.iter().map(|o| base(o)).collect();
@@ -267,5 +293,5 @@ fn declared_input(name: &str, node: &NodeDef, knows_scalars: bool) -> Result<Gra
         malformed(format!("the input `{name}` does not say its type, or one that is not supported"))
     })?;
     let dims = attributes.shape("shape").filter(|dims| knows_scalars || !dims.is_empty());
-    Ok(GraphInput { name: name.to_owned(), datum, dims })
+    Ok(GraphInput { name: name.to_owned(), datum, dims, parsed: false })
 }

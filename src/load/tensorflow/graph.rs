@@ -16,6 +16,16 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    /// How often each output of a node is read.
+    pub(super) fn reads(&self) -> HashMap<Port, usize> {
+        let mut reads = HashMap::new();
+        let outputs = self.outputs.iter().map(|o| o.port);
+        for port in self.nodes.iter().flat_map(|n| n.inputs.iter().copied()).chain(outputs) {
+            *reads.entry(port).or_insert(0) += 1;
+        }
+        reads
+    }
+
     /// All nodes, those inside loops too.
     pub(super) fn all_nodes(&self) -> Vec<&Node> {
         let mut open = vec![self];
@@ -86,6 +96,8 @@ pub(super) struct GraphInput {
     pub(super) datum: DatumType,
     /// `None` for an open dimension; all `None` for an unknown rank.
     pub(super) dims: Option<Vec<Option<usize>>>,
+    /// True for a feature that the file reads out of a serialised message.
+    pub(super) parsed: bool,
 }
 
 /// An output of the model.
@@ -93,6 +105,8 @@ pub(super) struct GraphInput {
 pub(super) struct GraphOutput {
     pub(super) name: String,
     pub(super) port: Port,
+    /// Its type as the file declares it, where it does.
+    pub(super) datum: Option<DatumType>,
 }
 
 /// The attributes of a node, each asked for by the type that it should have.
@@ -175,8 +189,9 @@ impl Attributes {
         }
     }
 
+    /// The type that is computed with: what is of half the precision is computed in single.
     pub(super) fn datum(&self, name: &str) -> Option<DatumType> {
-        super::constants::datum_type(self.data_type(name)?)
+        super::constants::computed_type(self.data_type(name)?)
     }
 
     /// A shape: `None` inside for an open dimension, `None` in all for an unknown rank.

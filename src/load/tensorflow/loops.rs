@@ -204,7 +204,7 @@ impl Parts<'_> {
         }
         for output in outputs {
             let port = self.place(&mut part, whole, *output)?;
-            part.graph.outputs.push(GraphOutput { name: String::new(), port });
+            part.graph.outputs.push(GraphOutput { name: String::new(), port, datum: None });
         }
         Ok(part.graph)
     }

@@ -26,12 +26,15 @@ mod builder;
 mod bundle;
 mod circles;
 mod constants;
+mod examples;
 mod files;
 mod frame;
 mod frozen;
 mod graph;
+mod guards;
 mod loops;
 mod network;
+mod nodes;
 mod op_outputs;
 mod ops;
 mod prune;
@@ -191,6 +194,12 @@ fn unsupported(operator: &str, node: &str) -> LoadError {
     let hint = if is_loop {
         "; it belongs to a loop of a kind that is not run here: export the model as ONNX instead \
          (`python -m tf2onnx.convert --saved-model DIR --output model.onnx`)"
+    } else if operator.contains("Random") || operator.contains("Multinomial") {
+        "; it draws random numbers: export the model with what it samples as an input, or without sampling"
+    } else if operator.starts_with("Decode") || operator.starts_with("ParseExample") {
+        "; it takes serialised bytes apart: export a signature whose inputs are the values themselves"
+    } else if operator == "PyFunc" || operator == "EagerPyFunc" {
+        "; it calls back into Python: write that part with TensorFlow's own operators"
     } else {
         ""
     };

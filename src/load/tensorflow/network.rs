@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::api::{TVec, TypedFact, TypedModel, bail};
+use super::api::{DatumType, OutletId, TVec, TractResult, TypedFact, TypedModel, bail, format_err};
 use super::graph::{Content, Graph, Node};
 use super::ops::{self, Wiring};
 use super::{malformed, unsupported};
@@ -54,6 +54,23 @@ struct Network {
     budget: u64,
 }
 
+impl Network {
+    /// The outputs in the types that the file declares: a shape is a number there.
+    fn declared(&self, wiring: &mut Wiring<'_>, outputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let outputs = outputs.iter().zip(&self.graph.outputs).map(|(outlet, declared)| {
+            let found = wiring.model.outlet_fact(*outlet)?.datum_type;
+            let whole = |t: DatumType| t.is_integer() || t == DatumType::TDim;
+            match declared.datum {
+                Some(datum) if whole(found) && whole(datum) => {
+                    wiring.typed(*outlet, datum).map_err(|e| format_err!("{}", e.load_error("output", "")))
+                }
+                _ => Ok(*outlet),
+            }
+        });
+        outputs.collect()
+    }
+}
+
 impl Blueprint for Network {
     fn typed(&self, extents: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
         let mut refused = None;
@@ -65,10 +82,10 @@ impl Blueprint for Network {
                 let Some(extents) = extents.get(position) else { bail!("an input has no shape") };
                 let dims: TVec<_> = extents.iter().map(|e| e.to_dim(&wiring.model.symbols)).collect();
                 let fact = TypedFact::dt_shape(input.datum, &*dims);
-                sources.push(wiring.model.add_source(format!("input.{position}"), fact)?);
+                sources.push(wiring.source(format!("input.{position}"), fact)?);
             }
             let outputs = match ops::state(&mut wiring, &self.graph, &sources) {
-                Ok(outputs) => outputs,
+                Ok(outputs) => self.declared(&mut wiring, &outputs)?,
                 Err(error) => {
                     let error = error.load_error("the graph", "");
                     let text = error.to_string();

@@ -76,6 +76,9 @@ fn known_position(op: &str, argument: &str) -> Option<usize> {
         }
         "SparseReshape" => &["output_indices", "output_shape"],
         "StringSplit" | "StringSplitV2" => &["indices", "values", "shape"],
+        "SparseCross" => &["output_indices", "output_values", "output_shape"],
+        "StringNGrams" => &["ngrams", "ngrams_splits"],
+        "UnicodeDecode" => &["row_splits", "char_values"],
         _ => return Some(0),
     };
     outputs.iter().position(|name| *name == argument)

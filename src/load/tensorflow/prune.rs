@@ -50,7 +50,7 @@ mod tests {
         let mut graph = Graph {
             nodes: vec![node("save", &[]), node("x", &[]), node("train", &[1]), node("y", &[1])],
             inputs: Vec::new(),
-            outputs: vec![GraphOutput { name: "y".into(), port: Port::first(3) }],
+            outputs: vec![GraphOutput { name: "y".into(), port: Port::first(3), datum: None }],
         };
         prune(&mut graph);
         assert_eq!(graph.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["x", "y"]);

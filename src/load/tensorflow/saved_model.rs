@@ -7,12 +7,12 @@ use prost::Message;
 use super::api::tfpb::{DataType, MetaGraphDef, SavedModel, SignatureDef, TensorInfo, tensor_info};
 use super::builder::{Builder, Wire};
 use super::bundle::Bundle;
-use super::constants::datum_type;
+use super::constants::computed_type;
 use super::files::Files;
 use super::frame::Frame;
 use super::graph::{Attributes, Content, Graph, GraphInput, GraphOutput, Node, Port};
 use super::op_outputs::OpDefs;
-use super::{frozen, malformed, prune::prune, text_format, unknown_name, weight};
+use super::{examples, frozen, malformed, prune::prune, text_format, unknown_name, weight};
 use crate::load::{LoadError, LoadOptions, protobuf};
 
 /// The tag of the graph that a server runs.
@@ -53,10 +53,12 @@ pub(super) fn build(saved: SavedModel, files: &dyn Files, options: &LoadOptions)
     builder.collect_assignments(&mut top, &graph.node)?;
     for (name, info) in chosen(&signature.outputs, &options.outputs, "output")? {
         let port = builder.need_live(&mut top, reference(name, info)?)?;
-        builder.graph.outputs.push(GraphOutput { name: name.clone(), port });
+        let datum = DataType::try_from(info.dtype).ok().and_then(computed_type);
+        builder.graph.outputs.push(GraphOutput { name: name.clone(), port, datum });
     }
     let mut graph = builder.graph;
     prune(&mut graph);
+    examples::keep_parsed(&mut graph);
     Ok(graph)
 }
 
@@ -136,12 +138,12 @@ fn declare_inputs(
     inputs.extend(signature.inputs.iter().filter(|(n, _)| !named.contains(n)));
     for (position, (name, info)) in inputs.into_iter().enumerate() {
         let data_type = DataType::try_from(info.dtype).ok();
-        let datum = data_type.and_then(datum_type).ok_or_else(|| {
+        let datum = data_type.and_then(computed_type).ok_or_else(|| {
             malformed(format!("the input `{name}` is of type {data_type:?}, which is not supported"))
         })?;
         let shape = info.tensor_shape.as_ref().filter(|s| !s.unknown_rank);
         let dims = shape.map(|s| s.dim.iter().map(|d| usize::try_from(d.size).ok()).collect());
-        builder.graph.inputs.push(GraphInput { name: name.clone(), datum, dims });
+        builder.graph.inputs.push(GraphInput { name: name.clone(), datum, dims, parsed: false });
         let node = builder.push(input_node(name, position))?;
         let (node_name, slot) = split_reference(reference(name, info)?)?;
         top.give(node_name, slot, Wire::Live(Port::first(node)));

@@ -8,6 +8,7 @@ use super::api::tfpb::tensor_shape_proto::Dim;
 use super::api::tfpb::{
     FunctionDef, FunctionDefLibrary, GraphDef, NameAttrList, NodeDef, OpDef, TensorShapeProto, VersionDef,
 };
+use super::frozen::{OUTPUT_NAME, SIGNATURE_INPUT};
 use super::graph::{Attributes, Content, Graph, GraphInput, Loop, Node, Port};
 use super::{constants, malformed};
 use crate::load::LoadError;
@@ -37,16 +38,26 @@ pub(super) fn graph_def(graph: Graph) -> Result<GraphDef, LoadError> {
     let mut written = Vec::with_capacity(nodes.len() + outputs.len());
     let output_nodes: Vec<NodeDef> = outputs
         .iter()
-        .map(|output| NodeDef {
-            name: output.name.clone(),
-            op: "Identity".to_owned(),
-            input: vec![reference(&output.port)],
-            ..NodeDef::default()
+        .map(|output| {
+            let mut attributes = Attributes::default();
+            let mut name = output.name.clone();
+            if inputs.iter().any(|i| i.name == name) {
+                attributes.set(OUTPUT_NAME, Value::S(name.clone().into_bytes()));
+                name = unique(&name, &reserved, &mut taken);
+            }
+            if let Some(data_type) = output.datum.and_then(constants::data_type) {
+                attributes.set("T", Value::Type(data_type as i32));
+            }
+            let input = vec![reference(&output.port)];
+            NodeDef {
+                name,
+                op: "Identity".to_owned(),
+                input,
+                attr: attributes.into_inner(),
+                ..NodeDef::default()
+            }
         })
         .collect();
-    if inputs.iter().any(|i| outputs.iter().any(|o| o.name == i.name)) {
-        return Err(malformed("an input and an output of the signature have the same name"));
-    }
     for (node, name) in nodes.into_iter().zip(&names) {
         let input = node.inputs.iter().map(&reference).collect();
         written.push(library.node_def(node, name, input, &inputs)?);
@@ -90,6 +101,7 @@ impl Library {
                     data_type.ok_or_else(|| malformed(format!("the input `{name}` has no type")))?;
                 attributes.set("dtype", Value::Type(data_type as i32));
                 attributes.set("shape", Value::Shape(shape_proto(declared.dims.as_deref())));
+                attributes.set(SIGNATURE_INPUT, Value::B(true));
             }
             Content::Loop(repeat) => {
                 let Loop { condition, body, states } = *repeat;

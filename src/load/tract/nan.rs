@@ -111,7 +111,7 @@ const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 
 /// The complementary error function: its power series near zero, its continued fraction elsewhere.
-fn complementary_error(x: f64) -> f64 {
+pub(in crate::load) fn complementary_error(x: f64) -> f64 {
     let size = x.abs();
     if size < 2.5 {
         // erf(x) = 2/sqrt(pi) * exp(-x^2) * (x + 2x^3/3 + 4x^5/15 + ..): all terms of one sign.

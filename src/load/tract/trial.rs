@@ -103,7 +103,7 @@ fn input(element: ElementType, shape: Shape) -> Result<EngineTensor, RunError> {
         ElementType::U32 => Tensor::vector(bits().map(u32::from).collect()),
         ElementType::U64 => Tensor::vector(bits().map(u64::from).collect()),
         ElementType::Bool => Tensor::vector(bits().map(|b| b == 1).collect()),
-        ElementType::String => return strings_to_engine(shape.dims(), vec![String::new(); elements]),
+        ElementType::String => return strings_to_engine(shape.dims(), vec!["1".to_owned(); elements]),
     };
     let view = tensor.view().reshaped(shape).ok_or_else(|| RunError::Engine("trial shape".into()))?;
     to_engine(view)

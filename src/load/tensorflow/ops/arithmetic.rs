@@ -2,6 +2,7 @@
 
 use super::super::api::{Datum, DatumType, OutletId, TDim, TVec, TypedOp, tract_core, tvec};
 use super::super::graph::Node;
+use super::channelwise::Each;
 use super::wiring::{One, Wired, Wiring, first, input, two};
 use super::{Handler, WiringError};
 use crate::load::tract::nan;
@@ -20,6 +21,8 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
             let sum = rest.iter().try_fold(*head, |sum, next| w.binary(math::add(), sum, *next))?;
             Ok(tvec!(sum))
         },
+        "LeftShift" => |w, _, i| shift(w, i, |a, b| if (0..64).contains(&b) { a << b } else { 0 }),
+        "RightShift" => |w, _, i| shift(w, i, |a, b| if b < 0 { a } else { a >> b.min(63) }),
         "BiasAdd" | "BiasAddV1" => bias_add,
         "Cast" => cast,
         "ClipByValue" => |w, _, i| {
@@ -112,11 +115,13 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
     let float = w.datum(a)?.is_float();
     let shapes = w.datum(a)? == DatumType::TDim || w.datum(b)? == DatumType::TDim;
     match op {
-        "Add" | "AddV2" => w.binary(math::add(), a, b),
+        "Add" | "AddV2" => add(w, a, b),
         "Sub" => w.binary(math::sub(), a, b),
-        "Mul" => w.binary(math::mul(), a, b),
-        "Div" | "RealDiv" | "TruncateDiv" => w.binary(math::div(), a, b),
-        "Pow" => w.binary(math::pow(), a, b),
+        "Mul" => multiply(w, a, b),
+        "Div" | "RealDiv" | "TruncateDiv" if float || shapes => w.binary(math::div(), a, b),
+        "Div" | "TruncateDiv" => w.whole(a, b, i64::wrapping_div),
+        "Pow" if float => w.binary(math::pow(), a, b),
+        "Pow" => w.whole_of(a, b, |a, b| a.wrapping_pow(u32::try_from(b).unwrap_or(0))),
         "Atan2" => {
             let inputs = w.same(&[a, b])?;
             w.function("Atan2", &inputs, |a: f32, b| a.atan2(b), |a: f64, b| a.atan2(b))
@@ -172,7 +177,8 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
         }),
-        "TruncateMod" => w.binary(math::rem(), a, b),
+        "TruncateMod" if float => w.binary(math::rem(), a, b),
+        "TruncateMod" => w.whole(a, b, i64::wrapping_rem),
         "DivNoNan" | "Xdivy" => {
             let inputs = w.same(&[a, b])?;
             #[allow(clippy::type_complexity, reason = "the same function in two precisions")]
@@ -196,6 +202,30 @@ pub(super) fn pair(w: &mut Wiring<'_>, op: &str, a: OutletId, b: OutletId) -> On
     }
 }
 
+/// A sum; one with a bias goes into the convolution before it.
+pub(super) fn add(w: &mut Wiring<'_>, a: OutletId, b: OutletId) -> One {
+    for (x, bias) in [(a, b), (b, a)] {
+        if let Some(out) = w.absorbed(x, bias, Each::Summand)? {
+            return Ok(out);
+        }
+    }
+    w.binary(math::add(), a, b)
+}
+
+/// A product; one with a factor for each channel goes into the convolution before it.
+pub(super) fn multiply(w: &mut Wiring<'_>, a: OutletId, b: OutletId) -> One {
+    for (x, factor) in [(a, b), (b, a)] {
+        if let Some(out) = w.absorbed(x, factor, Each::Factor)? {
+            return Ok(out);
+        }
+    }
+    // The engine makes a square of it, which it has for floats only.
+    if a == b && w.datum(a)?.is_integer() {
+        return w.whole_of(a, b, i64::wrapping_mul);
+    }
+    w.binary(math::mul(), a, b)
+}
+
 /// The value of a constant that is one whole number.
 fn whole_constant(w: &Wiring<'_>, x: OutletId) -> Option<i64> {
     let value = w.konst(x).ok().filter(|v| v.len() == 1 && v.rank() == 0 && v.datum_type().is_integer())?;
@@ -209,7 +239,7 @@ impl Wiring<'_> {
     }
 
     /// A function of two floating-point tensors of one rank.
-    fn function(
+    pub(super) fn function(
         &mut self,
         name: &'static str,
         inputs: &[OutletId],
@@ -243,19 +273,23 @@ impl Wiring<'_> {
     /// A function of two whole numbers, the second of which may not be zero.
     fn whole(&mut self, a: OutletId, b: OutletId, f: fn(i64, i64) -> i64) -> One {
         let datum = self.datum(a)?;
-        if !matches!(datum, DatumType::I8 | DatumType::I16 | DatumType::I32 | DatumType::I64 | DatumType::U8)
-        {
+        if !matches!(
+            datum,
+            DatumType::I8
+                | DatumType::I16
+                | DatumType::I32
+                | DatumType::I64
+                | DatumType::U8
+                | DatumType::U16
+                | DatumType::U32
+        ) {
             return Err(WiringError::Unsupported);
         }
         let (a, b) = (self.cast(a, i64::datum_type())?, self.cast(b, i64::datum_type())?);
         let inputs = self.same(&[a, b])?;
         let op = super::computed::Computed::new(
             "IntegerDivision",
-            |facts| {
-                let shapes: TVec<_> = facts.iter().map(|f| &f.shape).collect();
-                let shape: TVec<TDim> = tract_core::broadcast::multi_broadcast(&shapes)?;
-                Ok(tvec!(super::super::api::TypedFact::dt_shape(i64::datum_type(), shape)))
-            },
+            |facts| whole_fact(facts),
             move |values| {
                 let [a, b] = values else { super::super::api::bail!("two inputs expected") };
                 if b.try_as_plain_ram()?.as_slice::<i64>()?.contains(&0) {
@@ -268,6 +302,56 @@ impl Wiring<'_> {
         let out = self.one(op, &inputs)?;
         self.cast(out, datum)
     }
+
+    /// A function of two whole numbers, which the result is like.
+    fn whole_of(&mut self, a: OutletId, b: OutletId, f: fn(i64, i64) -> i64) -> One {
+        let (a, b) = (self.plain(a)?, self.plain(b)?);
+        let datum = self.datum(a)?;
+        let (a, b) = (self.cast(a, i64::datum_type())?, self.cast(b, i64::datum_type())?);
+        let inputs = self.same(&[a, b])?;
+        let out = self.whole_pair("Whole", &inputs, f)?;
+        self.cast(out, datum)
+    }
+
+    /// A function of two whole numbers of 64 bits.
+    pub(super) fn whole_pair(
+        &mut self,
+        name: &'static str,
+        inputs: &[OutletId],
+        f: fn(i64, i64) -> i64,
+    ) -> One {
+        let op = super::computed::Computed::new(
+            name,
+            |facts| whole_fact(facts),
+            move |values| {
+                let [a, b] = values else { super::super::api::bail!("two inputs expected") };
+                let out = nan::zip_broadcast::<i64, i64>(a, b, |a, b| f(*a, *b))?;
+                Ok(tvec!(super::super::api::IntoTValue::into_tvalue(out)))
+            },
+        );
+        self.one(op, inputs)
+    }
+}
+
+fn whole_fact(
+    facts: &[&super::super::api::TypedFact],
+) -> super::super::api::TractResult<TVec<super::super::api::TypedFact>> {
+    let shapes: TVec<_> = facts.iter().map(|f| &f.shape).collect();
+    let shape: TVec<TDim> = tract_core::broadcast::multi_broadcast(&shapes)?;
+    Ok(tvec!(super::super::api::TypedFact::dt_shape(i64::datum_type(), shape)))
+}
+
+fn shift(w: &mut Wiring<'_>, inputs: &[OutletId], f: fn(i64, i64) -> i64) -> Wired {
+    let (a, b) = two(inputs)?;
+    let (a, b) = (w.plain(a)?, w.plain(b)?);
+    let datum = w.datum(a)?;
+    if !datum.is_integer() || datum == DatumType::U64 {
+        return Err(WiringError::Unsupported);
+    }
+    let (a, b) = (w.cast(a, DatumType::I64)?, w.cast(b, DatumType::I64)?);
+    let inputs = w.same(&[a, b])?;
+    let out = w.whole_pair("Shift", &inputs, f)?;
+    Ok(tvec!(w.cast(out, datum)?))
 }
 
 fn bias_add(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
@@ -278,7 +362,7 @@ fn bias_add(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
             bias = w.one(super::super::api::AxisOp::Add(last), &[bias])?;
         }
     }
-    Ok(tvec!(w.binary(math::add(), x, bias)?))
+    Ok(tvec!(add(w, x, bias)?))
 }
 
 fn cast(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {

@@ -20,6 +20,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "_FusedMatMul" => fused_mat_mul,
         "Einsum" => einsum,
         "Softmax" => |w, _, i| softmax(w, first(i)?, SoftmaxKind::Softmax),
+        "SoftmaxCrossEntropyWithLogits" => cross_entropy,
         "LogSoftmax" => |w, _, i| softmax(w, first(i)?, SoftmaxKind::LogSoftmax),
         _ => return None,
     })
@@ -30,7 +31,7 @@ fn mat_mul(w: &mut Wiring<'_>, inputs: &[OutletId], transposed: [Option<bool>; 2
     if w.rank(a)? < 2 || w.rank(b)? < 2 {
         return Err(invalid("a factor is no matrix"));
     }
-    let both = w.same(&[a, b])?;
+    let both = w.same_rank(&[a, b])?;
     let (a, b) = two(&both)?;
     let datum = w.datum(a)?;
     let [left, right] = transposed.map(|t| t.unwrap_or(false));
@@ -62,7 +63,7 @@ pub(super) fn fused_rest(
         let next = match op.as_slice() {
             b"BiasAdd" => {
                 let bias = *arguments.next().ok_or(WiringError::Unsupported)?;
-                w.binary(math::add(), x, bias)?
+                super::arithmetic::add(w, x, bias)?
             }
             name => {
                 let name = std::str::from_utf8(name).map_err(|_| WiringError::Unsupported)?;
@@ -129,6 +130,18 @@ fn softmax(w: &mut Wiring<'_>, x: OutletId, kind: SoftmaxKind) -> Wired {
     let y = softmax_of(w, x, axis, kind)?;
     let spread = Reduce { axes: tvec!(axis), reducer: Reducer::Max };
     Ok(tvec!(w.one(KeepNan { spread: Some(Box::new(spread)) }, &[x, y])?))
+}
+
+/// The loss of each row, and how it changes with the logits.
+fn cross_entropy(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
+    let both = w.same(inputs)?;
+    let (logits, labels) = two(&both)?;
+    let log = first(&softmax(w, logits, SoftmaxKind::LogSoftmax)?)?;
+    let share = first(&softmax(w, logits, SoftmaxKind::Softmax)?)?;
+    let product = w.binary(math::mul(), labels, log)?;
+    let sum = w.reduced(product, &[1], Reducer::Sum)?;
+    let sum = w.one(super::super::api::AxisOp::Rm(1), &[sum])?;
+    Ok(tvec!(w.one(math::neg(), &[sum])?, w.binary(math::sub(), share, labels)?))
 }
 
 fn softmax_of(w: &mut Wiring<'_>, x: OutletId, axis: usize, kind: SoftmaxKind) -> One {

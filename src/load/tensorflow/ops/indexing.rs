@@ -24,6 +24,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "OneHot" => one_hot,
         "TopKV2" | "TopK" => top_k,
         "Bucketize" => bucketize,
+        "LowerBound" | "UpperBound" => bound,
         "MatrixBandPart" => matrix_band_part,
         "DenseBincount" => dense_bincount,
         _ => return None,
@@ -58,6 +59,11 @@ fn gather(w: &mut Wiring<'_>, x: OutletId, places: OutletId, axis: i64, batch: i
     if w.datum(x)? == DatumType::TDim {
         // A shape is known where its place is: what is picked stays a constant.
         let places = w.plain(places)?;
+        let places = w.cast(places, DatumType::I64)?;
+        if w.konst(places).is_ok() {
+            return Ok(tvec!(w.one(array::Gather { axis, output_type: None }, &[x, places])?));
+        }
+        let x = w.plain(x)?;
         return Ok(tvec!(w.one(array::Gather { axis, output_type: None }, &[x, places])?));
     }
     if batch > 0 {
@@ -199,6 +205,32 @@ fn bucketize(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     Ok(tvec!(w.one(op, &[x])?))
 }
 
+/// The place in a sorted row where each value would be put in.
+fn bound(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
+    let both = w.same_type(&[first(inputs)?, input(inputs, 1)?])?;
+    let (sorted, values) = two(&both)?;
+    let upper = node.op == "UpperBound";
+    let wanted = node.attributes.datum("out_type").unwrap_or(DatumType::I32);
+    let fact = TypedFact::dt_shape(wanted, &*w.dims(values)?);
+    let op = Computed::giving("Bound", tvec!(fact), move |inputs| {
+        let [sorted, values] = inputs else { bail!("two inputs expected") };
+        let (length, each) = (sorted.shape().last().copied(), values.shape().last().copied());
+        let (sorted, numbers) = (sorted.cast_to::<f64>()?, values.cast_to::<f64>()?);
+        let (plain, plain_numbers) = (sorted.try_as_plain_ram()?, numbers.try_as_plain_ram()?);
+        let rows = plain.as_slice::<f64>()?.chunks(length.unwrap_or(1).max(1));
+        let mut places: Vec<i64> = Vec::new();
+        for (row, values) in rows.zip(plain_numbers.as_slice::<f64>()?.chunks(each.unwrap_or(1).max(1))) {
+            for value in values {
+                let place = row.partition_point(|at| if upper { at <= value } else { at < value });
+                places.push(i64::try_from(place)?);
+            }
+        }
+        let places = EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(values.shape(), places)?);
+        Ok(tvec!(places.cast_to_dt(wanted)?.into_owned().into_tvalue()))
+    });
+    Ok(tvec!(w.one(op, &[sorted, values])?))
+}
+
 /// Keeps a band about the diagonal: attention's causal mask is one.
 fn matrix_band_part(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     let x = first(inputs)?;
@@ -236,10 +268,11 @@ fn banded<T: Datum + Default>(
 /// Counts, or sums of weights, by number: what category encoding of several values a row is.
 fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let x = w.plain(first(inputs)?)?;
-    let size = w.konst_scalar::<i64>(input(inputs, 1)?)?;
+    let size = w.sizes(input(inputs, 1)?)?.first().cloned().ok_or(WiringError::Unsupported)?;
+    let bins = w.plain(input(inputs, 1)?)?;
     let weights = input(inputs, 2)?;
     let binary = node.attributes.bool("binary_output").unwrap_or(false);
-    if !(0..=1 << 28).contains(&size) {
+    if size.as_i64().is_some_and(|size| !(0..=1 << 28).contains(&size)) {
         return Err(invalid(format!("the size {size} is out of range")));
     }
     let rank = w.rank(x)?;
@@ -250,19 +283,20 @@ fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
     let datum = w.datum(weights)?;
     let mut dims = w.dims(x)?;
     dims.pop();
-    dims.push(size.into());
+    dims.push(size);
     let op = Computed::new(
         "DenseBincount",
         move |_| Ok(tvec!(TypedFact::dt_shape(datum, &*dims))),
         move |values| {
-            let [x, weights] = values else { bail!("two inputs expected") };
+            let [x, weights, size] = values else { bail!("three inputs expected") };
+            let size = usize::try_from(size.cast_to_scalar::<i64>()?)?;
             let places = x.cast_to::<i64>()?;
             let places = places.try_as_plain_ram()?.as_slice::<i64>()?.to_vec();
             let weights = weights.cast_to::<f64>()?;
             let weights = weights.try_as_plain_ram()?.as_slice::<f64>()?.to_vec();
             let width = x.shape().last().copied().unwrap_or(1).max(1);
-            let size = usize::try_from(size)?;
-            let mut counts = vec![0.0_f64; places.len() / width * size];
+            let rows: usize = x.shape().iter().rev().skip(1).product();
+            let mut counts = vec![0.0_f64; super::sparse::elements(&[rows, size])?];
             for (at, place) in places.iter().enumerate() {
                 if *place < 0 {
                     bail!("a number to count is negative");
@@ -280,5 +314,5 @@ fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
             Ok(tvec!(out.cast_to_dt(datum)?.into_owned().into_tvalue()))
         },
     );
-    Ok(tvec!(w.one(op, &[x, weights])?))
+    Ok(tvec!(w.one(op, &[x, weights, bins])?))
 }

@@ -35,6 +35,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "BitwiseAnd" => |w, _, i| bitwise(w, i, |a, b| a & b),
         "BitwiseOr" => |w, _, i| bitwise(w, i, |a, b| a | b),
         "BitwiseXor" => |w, _, i| bitwise(w, i, |a, b| a ^ b),
+        "Invert" => |w, _, i| bitwise(w, &[first(i)?, first(i)?], |a, _| !a),
         "Bitcast" => |w, n, i| bit_cast(w, first(i)?, n.attributes.datum("type")),
         // A condition that could not be decided before: both its sides are computed.
         "Switch" => |_, _, i| Ok(tvec!(first(i)?, first(i)?)),
@@ -147,19 +148,6 @@ fn bitwise(w: &mut Wiring<'_>, inputs: &[OutletId], each: fn(i64, i64) -> i64) -
     }
     let (a, b) = (w.cast(a, DatumType::I64)?, w.cast(b, DatumType::I64)?);
     let both = w.same(&[a, b])?;
-    let op = super::computed::Computed::new(
-        "Bitwise",
-        |facts| {
-            let shapes: Vec<_> = facts.iter().map(|f| &f.shape).collect();
-            let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
-            Ok(tvec!(super::super::api::TypedFact::dt_shape(DatumType::I64, shape)))
-        },
-        move |values| {
-            let [a, b] = values else { super::super::api::bail!("two inputs expected") };
-            let out = nan::zip_broadcast::<i64, i64>(a, b, |a, b| each(*a, *b))?;
-            Ok(tvec!(super::super::api::IntoTValue::into_tvalue(out)))
-        },
-    );
-    let out = w.one(op, &both)?;
+    let out = w.whole_pair("Bitwise", &both, each)?;
     Ok(tvec!(w.cast(out, datum)?))
 }

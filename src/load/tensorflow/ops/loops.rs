@@ -9,11 +9,11 @@ use super::super::api::{
     AxisOp, DatumType, EngineTensor, OutletId, TDim, TVec, ToDim, TypedFact, TypedModel, tensor0, tensor1,
     tract_core,
 };
-use super::super::graph::{Content, Graph, Loop, Node, Port};
+use super::super::graph::{Graph, Loop};
 use super::super::prune::prune;
-use super::lists::stacked;
+use super::counting::{Collected, Counting, Turns, input_of};
 use super::wiring::{Wired, Wiring, first, input, invalid};
-use super::{WiringError, state, turns};
+use super::{WiringError, gated, state, turns};
 use tract_core::ops::scan::{InputMapping, OutputMapping, Scan, ScanInfo};
 
 /// How often the states of a loop may turn out to be larger than what they begin with.
@@ -22,7 +22,7 @@ const MAX_GROWTH: usize = 3;
 /// States a loop; gives its states after the last turn.
 pub(super) fn wire(w: &mut Wiring<'_>, repeat: &Loop, inputs: &[OutletId]) -> Wired {
     let counting = Counting { states: repeat.states, inputs, repeat };
-    let Some(count) = counting.turns(w)? else {
+    let Some(Turns { count, is_exact }) = counting.turns(w)? else {
         return turns::wire(w, repeat, inputs);
     };
     if count.as_i64() == Some(0) {
@@ -38,6 +38,10 @@ pub(super) fn wire(w: &mut Wiring<'_>, repeat: &Loop, inputs: &[OutletId]) -> Wi
         // There is nothing to go through.
         return turns::wire(w, repeat, inputs);
     }
+    if !is_exact {
+        let kept: Vec<bool> = (0..repeat.states).map(|s| counting.counter(w, s).is_some()).collect();
+        gated::gate(&mut body, &repeat.condition, &kept, |state| collected.contains_key(&state))?;
+    }
     prune(&mut body);
     let replaced = replaced(&body, repeat.states);
     let mut scan = Scanning { count, body, collected, replaced, scanned, states: TVec::new() };
@@ -52,181 +56,6 @@ pub(super) fn wire(w: &mut Wiring<'_>, repeat: &Loop, inputs: &[OutletId]) -> Wi
         }
     }
     Err(invalid("a state of the loop has another shape after each turn"))
-}
-
-/// How many turns a loop takes, where that is a matter of counting.
-struct Counting<'l> {
-    repeat: &'l Loop,
-    inputs: &'l [OutletId],
-    states: usize,
-}
-
-impl Counting<'_> {
-    fn turns(&self, w: &Wiring<'_>) -> Result<Option<TDim>, WiringError> {
-        let condition = &self.repeat.condition;
-        let mut open: Vec<Port> = condition.outputs.iter().map(|o| o.port).collect();
-        let mut counts: Vec<TDim> = Vec::new();
-        while let Some(port) = open.pop() {
-            let Some(node) = condition.nodes.get(port.node) else { return Ok(None) };
-            match (node.op.as_str(), node.inputs.as_slice()) {
-                ("LogicalAnd", both) => open.extend(both),
-                ("Less", [counter, limit]) | ("Greater", [limit, counter]) => {
-                    let from = input_of(condition, *counter).and_then(|state| self.counter(w, state));
-                    let (Some(from), Some(limit)) = (from, self.constant(w, condition, *limit)?) else {
-                        return Ok(None);
-                    };
-                    counts.push(limit - from);
-                }
-                _ => return Ok(None),
-            }
-        }
-        let known: Option<Vec<i64>> = counts.iter().map(TDim::as_i64).collect();
-        Ok(match (known, counts.first()) {
-            (Some(known), _) => known.into_iter().min().map(|n| n.max(0).to_dim()),
-            (None, Some(one)) if counts.iter().all(|c| c == one) => Some(one.clone()),
-            _ => None,
-        })
-    }
-
-    /// What a state begins with that grows by one in each turn.
-    fn counter(&self, w: &Wiring<'_>, state: usize) -> Option<i64> {
-        let body = &self.repeat.body;
-        let next = body.nodes.get(body.outputs.get(state)?.port.node)?;
-        let ("Add" | "AddV2", [a, b]) = (next.op.as_str(), next.inputs.as_slice()) else { return None };
-        let is_one = |port: &Port| match &body.nodes.get(port.node)?.content {
-            Content::Constant(one) if one.len() == 1 && one.datum_type().is_integer() => {
-                (one.cast_to_scalar::<i64>().ok()? == 1).then_some(())
-            }
-            _ => None,
-        };
-        let is_state = |port: &Port| (input_of(body, *port) == Some(state)).then_some(());
-        is_state(a).and_then(|()| is_one(b)).or_else(|| is_state(b).and_then(|()| is_one(a)))?;
-        let from = w.konst(*self.inputs.get(state)?).ok()?;
-        from.datum_type().is_integer().then(|| from.cast_to_scalar::<i64>().ok()).flatten()
-    }
-
-    /// True for a state that is the number of the turn.
-    fn is_number(&self, w: &Wiring<'_>, graph: &Graph, port: Port) -> bool {
-        input_of(graph, port).is_some_and(|s| s < self.states && self.counter(w, s) == Some(0))
-    }
-
-    /// The dimension that something in a graph of the loop is known to be.
-    fn constant(&self, w: &Wiring<'_>, graph: &Graph, port: Port) -> Result<Option<TDim>, WiringError> {
-        let value = match graph.nodes.get(port.node).map(|n| &n.content) {
-            Some(Content::Constant(value)) => std::sync::Arc::clone(value),
-            Some(Content::Input(position)) if *position >= self.states => {
-                let outlet = self.inputs.get(*position).ok_or(WiringError::Unsupported)?;
-                match &w.fact(*outlet)?.konst {
-                    Some(value) => std::sync::Arc::clone(value),
-                    None => return Ok(None),
-                }
-            }
-            _ => return Ok(None),
-        };
-        let is_count =
-            value.len() == 1 && (value.datum_type().is_integer() || value.datum_type() == DatumType::TDim);
-        if !is_count {
-            return Ok(None);
-        }
-        let value = value.cast_to::<TDim>()?;
-        Ok(value.try_as_plain_ram()?.as_slice::<TDim>()?.first().cloned())
-    }
-
-    /// Takes the lists that the loop fills out of its states: each then is what a turn puts in.
-    fn take_collected(
-        &self,
-        w: &Wiring<'_>,
-        body: &mut Graph,
-        count: &TDim,
-    ) -> Result<HashMap<usize, Collected>, WiringError> {
-        let mut found = HashMap::new();
-        for position in 0..self.states {
-            let outlet = input(self.inputs, position)?;
-            let Some(size) = w.lists.reserved.get(&outlet) else {
-                if w.lists.stacked.contains(&outlet) {
-                    return Err(invalid("changes a list that holds something before the loop"));
-                }
-                continue;
-            };
-            let unknown = || invalid("fills a list in a way that is not supported");
-            let output = body.outputs.get(position).ok_or_else(unknown)?.port;
-            let set = body.nodes.get(output.node).ok_or_else(unknown)?;
-            let (value, place) = match (set.op.as_str(), set.inputs.as_slice()) {
-                ("TensorListSetItem", [_, place, value, ..]) => (*value, Some(*place)),
-                ("TensorListPushBack", [_, value]) => (*value, None),
-                _ => return Err(unknown()),
-            };
-            let readers = body.nodes.iter().flat_map(|n| &n.inputs);
-            let readers = readers.filter(|p| input_of(body, **p) == Some(position)).count();
-            if readers != 1 || set.inputs.first().and_then(|p| input_of(body, *p)) != Some(position) {
-                return Err(unknown());
-            }
-            let kind = match place {
-                None if size.is_none() => Collected::All,
-                Some(place) if self.is_number(w, body, place) && size.as_ref() == Some(count) => {
-                    Collected::All
-                }
-                Some(place)
-                    if self.constant(w, body, place)?.and_then(|p| p.as_i64()) == Some(0)
-                        && size.as_ref().and_then(TDim::as_i64) == Some(1) =>
-                {
-                    Collected::Last
-                }
-                _ => return Err(unknown()),
-            };
-            if let Some(output) = body.outputs.get_mut(position) {
-                output.port = value;
-            }
-            found.insert(position, kind);
-        }
-        Ok(found)
-    }
-
-    /// Takes what the loop reads by the number of the turn: an input of the body for each.
-    fn take_scanned(
-        &self,
-        w: &mut Wiring<'_>,
-        body: &mut Graph,
-        count: &TDim,
-    ) -> Result<TVec<OutletId>, WiringError> {
-        let mut scanned: TVec<OutletId> = TVec::new();
-        for index in 0..body.nodes.len() {
-            let Some(Node { op, inputs, .. }) = body.nodes.get(index) else { continue };
-            let ("TensorListGetItem", [list, place, ..]) = (op.as_str(), inputs.as_slice()) else { continue };
-            let Some(list) = input_of(body, *list).filter(|l| *l >= self.states) else { continue };
-            if !self.is_number(w, body, *place) {
-                continue;
-            }
-            let list = stacked(w, input(self.inputs, list)?)?;
-            let size = w.dim(list, 0)?;
-            let fits = match (size.as_i64(), count.as_i64()) {
-                (Some(size), Some(count)) => count <= size,
-                _ => size == *count,
-            };
-            if !fits || w.datum(list)? == DatumType::String {
-                continue;
-            }
-            let list = w.cut(list, 0, 0, count.clone())?;
-            let at = scanned.iter().position(|s| *s == list).unwrap_or_else(|| {
-                scanned.push(list);
-                scanned.len() - 1
-            });
-            if let Some(node) = body.nodes.get_mut(index) {
-                node.content = Content::Input(self.inputs.len() + at);
-                node.inputs.clear();
-            }
-        }
-        Ok(scanned)
-    }
-}
-
-/// What becomes of a list that a loop fills.
-#[derive(Clone, Copy, PartialEq)]
-enum Collected {
-    /// An element a turn.
-    All,
-    /// One element, written again in each turn.
-    Last,
 }
 
 /// A loop that counts its turns.
@@ -260,7 +89,7 @@ impl Scanning {
                 continue;
             }
             let fact = TypedFact::dt_shape(w.datum(*outlet)?, &*w.dims(*outlet)?);
-            let source = inner.model.add_source(format!("state.{position}"), fact)?;
+            let source = inner.source(format!("state.{position}"), fact)?;
             inside.push(source);
             sources.push(source);
             given.push(*outlet);
@@ -275,7 +104,7 @@ impl Scanning {
             let mut dims = w.dims(*outlet)?;
             dims.first_mut().into_iter().for_each(|d| *d = 1.to_dim());
             let fact = TypedFact::dt_shape(w.datum(*outlet)?, &*dims);
-            let source = inner.model.add_source(format!("slice.{position}"), fact)?;
+            let source = inner.source(format!("slice.{position}"), fact)?;
             slices.push(inner.one(AxisOp::Rm(0), &[source])?);
             sources.push(source);
             given.push(*outlet);
@@ -287,7 +116,7 @@ impl Scanning {
                 first(&inner.constant(std::sync::Arc::clone(value))?)?
             } else {
                 let fact = TypedFact::dt_shape(fact.datum_type, &*fact.shape.to_tvec());
-                let source = inner.model.add_source(format!("outside.{position}"), fact)?;
+                let source = inner.source(format!("outside.{position}"), fact)?;
                 sources.push(source);
                 given.push(*outlet);
                 mapping.push(InputMapping::Full);
@@ -374,12 +203,4 @@ fn replaced(body: &Graph, states: usize) -> Vec<bool> {
         }
     }
     replaced
-}
-
-/// The input of a loop's graph that something in it is.
-fn input_of(graph: &Graph, port: Port) -> Option<usize> {
-    match graph.nodes.get(port.node)?.content {
-        Content::Input(position) => Some(position),
-        _ => None,
-    }
 }

@@ -14,23 +14,39 @@ use crate::load::LoadError;
 
 mod arithmetic;
 mod attention;
+mod channelwise;
 mod computed;
 mod convolution;
+mod counting;
 mod fingerprint;
+mod gated;
+mod half;
+mod hashing;
 mod image;
 mod indexing;
 mod lists;
 mod logic;
 mod loops;
+mod matrices;
 mod norm;
 mod padding;
 mod partition;
+mod ragged;
 mod reduce;
+mod regex;
+mod resize;
+mod scatter;
+mod segment;
 mod selection;
 mod shape;
+mod sizes;
+mod slicing;
+mod sparse;
+mod special;
 mod text;
 mod turns;
 mod wiring;
+mod words;
 
 pub(super) use wiring::{Wired, Wiring};
 
@@ -39,7 +55,7 @@ type Family = fn(&str) -> Option<Handler>;
 /// States one node; gets the outlets of its inputs, gives those of its outputs.
 type Handler = fn(&mut Wiring<'_>, &Node, &[super::api::OutletId]) -> Wired;
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 25] = [
     arithmetic::handler,
     logic::handler,
     shape::handler,
@@ -54,6 +70,17 @@ const FAMILIES: [Family; 14] = [
     text::handler,
     partition::handler,
     lists::handler,
+    regex::handler,
+    hashing::handler,
+    ragged::handler,
+    sparse::handler,
+    segment::handler,
+    scatter::handler,
+    special::handler,
+    matrices::handler,
+    resize::handler,
+    words::handler,
+    slicing::handler,
 ];
 
 /// True for an operator that can be stated.
@@ -64,8 +91,17 @@ pub(super) fn is_known(op: &str) -> bool {
 /// States all nodes of a graph whose inputs are these; gives the outlets of its outputs.
 pub(super) fn state(wiring: &mut Wiring<'_>, graph: &Graph, inputs: &[OutletId]) -> Wired {
     let mut outlets: Vec<TVec<OutletId>> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        outlets.push(wire(wiring, node, inputs, &outlets).map_err(|error| error.at(node))?);
+    let reads = graph.reads();
+    for (place, node) in graph.nodes.iter().enumerate() {
+        let given = wire(wiring, node, inputs, &outlets).map_err(|error| error.at(node))?;
+        for (slot, outlet) in given.iter().enumerate() {
+            if reads.get(&Port { node: place, slot }) == Some(&1) {
+                wiring.read_once.insert(*outlet);
+            } else {
+                wiring.read_once.remove(outlet);
+            }
+        }
+        outlets.push(given);
     }
     let output = |port: Port| outlets.get(port.node).and_then(|o| o.get(port.slot)).copied();
     let missing = || wiring::invalid("an output of the graph is not there");
@@ -90,7 +126,10 @@ fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], outlets: &[TV
         Content::Input(position) => Ok([wiring::input(inputs, *position)?].into_iter().collect()),
         Content::State => Err(WiringError::Unsupported),
         Content::Loop(repeat) => loops::wire(wiring, repeat, &given),
-        Content::None => operator(wiring, node, &given),
+        Content::None => {
+            let outlets = operator(wiring, node, &given)?;
+            half::rounded(wiring, node, outlets)
+        }
     }
 }
 

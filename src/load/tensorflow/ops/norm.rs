@@ -89,8 +89,8 @@ fn affine(
             summand = w.one(AxisOp::Add(axis), &[summand])?;
         }
     }
-    let scaled = w.binary(math::mul(), x, factor)?;
-    w.binary(math::add(), scaled, summand)
+    let scaled = super::arithmetic::multiply(w, x, factor)?;
+    super::arithmetic::add(w, scaled, summand)
 }
 
 fn outputs(y: OutletId, mean: OutletId, variance: OutletId) -> TVec<OutletId> {

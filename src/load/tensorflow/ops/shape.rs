@@ -1,6 +1,6 @@
 //! Shapes: reading them, changing them, putting tensors together and apart.
 
-use super::super::api::{AxisOp, DatumType, OutletId, TDim, TVec, ToDim, tensor0, tensor1, tract_core, tvec};
+use super::super::api::{AxisOp, DatumType, OutletId, TDim, TVec, tensor0, tensor1, tract_core, tvec};
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
 use super::{Handler, WiringError};
@@ -25,7 +25,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
             Ok(tvec!(w.number(size)?))
         },
         "Reshape" => |w, _, i| {
-            let spec = w.konst_dims(input(i, 1)?)?;
+            let spec = w.sizes(input(i, 1)?)?;
             Ok(tvec!(w.reshape(first(i)?, &spec)?))
         },
         "ExpandDims" => |w, _, i| {
@@ -59,18 +59,19 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "Unpack" => unpack,
         "Split" => split,
         "SplitV" => split_sizes,
-        "Slice" => slice,
-        "StridedSlice" => strided_slice,
         "Tile" => |w, _, i| {
-            let multipliers = w.konst_dims(input(i, 1)?)?;
+            let multipliers = w.sizes(input(i, 1)?)?;
+            if w.datum(first(i)?)? == DatumType::String {
+                return Ok(tvec!(w.repeated(first(i)?, &multipliers)?));
+            }
             Ok(tvec!(w.one(array::Tile { multipliers }, &[first(i)?])?))
         },
         "BroadcastTo" => |w, _, i| {
-            let dims = w.konst_dims(input(i, 1)?)?;
+            let dims = w.sizes(input(i, 1)?)?;
             Ok(tvec!(w.broadcast_to(first(i)?, &dims)?))
         },
         "Fill" => |w, _, i| {
-            let dims = w.konst_dims(first(i)?)?;
+            let dims = w.sizes(first(i)?)?;
             let value = w.plain(input(i, 1)?)?;
             Ok(tvec!(w.broadcast_to(value, &dims)?))
         },
@@ -84,7 +85,6 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
             let dims: TVec<TDim> = tract_core::broadcast::multi_broadcast(&[&*a, &*b])?;
             Ok(tvec!(w.dims_tensor(&dims)?))
         },
-        "ReverseV2" | "Reverse" => reverse,
         "Roll" => roll,
         "InvertPermutation" => |w, _, i| {
             let permutation = w.konst_ints(first(i)?)?;
@@ -118,14 +118,18 @@ impl Wiring<'_> {
         }
     }
 
-    /// Part of a dimension.
-    #[allow(clippy::needless_pass_by_value, reason = "sizes are handed over as they are")]
-    pub(super) fn cut(&mut self, x: OutletId, axis: usize, start: impl ToDim, end: impl ToDim) -> One {
-        let (start, end) = (start.to_dim(), end.to_dim());
-        if start == TDim::from(0) && end == self.dim(x, axis)? {
-            return Ok(x);
+    /// Strings repeated along each dimension, which the engine can only do with numbers.
+    fn repeated(&mut self, x: OutletId, times: &[TDim]) -> One {
+        let mut dims = self.dims(x)?;
+        dims.iter_mut().zip(times).for_each(|(dim, times)| *dim = dim.clone() * times);
+        // A dimension before each for the repetitions, then the two as one.
+        let (mut x, mut wide) = (x, TVec::new());
+        for (axis, (dim, times)) in self.dims(x)?.into_iter().zip(times).enumerate() {
+            x = self.one(AxisOp::Add(2 * axis), &[x])?;
+            wide.extend([times.clone(), dim]);
         }
-        self.one(array::Slice { axis, start, end }, &[x])
+        let x = self.broadcast_to(x, &wide)?;
+        self.reshape(x, &dims)
     }
 }
 
@@ -159,6 +163,7 @@ fn concat(w: &mut Wiring<'_>, parts: &[OutletId], axis: i64) -> Wired {
     if parts.len() == 1 {
         return Ok(parts);
     }
+    let parts = w.agreeing(&parts, Some(axis))?;
     Ok(tvec!(w.one(array::TypedConcat { axis }, &parts)?))
 }
 
@@ -167,6 +172,7 @@ fn pack(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let axis = axis_of(node.attributes.int("axis").unwrap_or(0), rank)?;
     let parts = w.same_type(inputs)?;
     let parts = parts.iter().map(|p| w.one(AxisOp::Add(axis), &[*p])).collect::<Result<Vec<_>, _>>()?;
+    let parts = w.agreeing(&parts, Some(axis))?;
     if let [one] = parts.as_slice() {
         return Ok(tvec!(*one));
     }
@@ -218,126 +224,6 @@ fn split_sizes(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     Ok(parts)
 }
 
-fn slice(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
-    let mut x = first(inputs)?;
-    let (starts, sizes) = (w.konst_dims(input(inputs, 1)?)?, w.konst_dims(input(inputs, 2)?)?);
-    for (axis, (start, size)) in starts.into_iter().zip(sizes).enumerate() {
-        let end = if size == TDim::from(-1) { w.dim(x, axis)? } else { start.clone() + size };
-        x = w.cut(x, axis, start, end)?;
-    }
-    Ok(tvec!(x))
-}
-
-fn strided_slice(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
-    let mut x = first(inputs)?;
-    let begin = w.konst_dims(input(inputs, 1)?)?;
-    let end = w.konst_dims(input(inputs, 2)?)?;
-    let strides = w.konst_ints(input(inputs, 3)?)?;
-    let mask = |name: &str| node.attributes.int(name).unwrap_or(0);
-    let (begin_mask, end_mask, ellipsis) = (mask("begin_mask"), mask("end_mask"), mask("ellipsis_mask"));
-    let (new_axis, shrink) = (mask("new_axis_mask"), mask("shrink_axis_mask"));
-    let bit = |mask: i64, at: usize| at < 63 && mask >> at & 1 == 1;
-    let specs = strides.len();
-    let consuming = (0..specs).filter(|at| !bit(new_axis, *at) && !bit(ellipsis, *at)).count();
-    let mut skipped =
-        w.rank(x)?.checked_sub(consuming).ok_or_else(|| invalid("slices more dimensions than there are"))?;
-    let (mut axis, mut shrunk) = (0, Vec::new());
-    for at in 0..specs {
-        if bit(ellipsis, at) {
-            axis += std::mem::take(&mut skipped);
-            continue;
-        }
-        if bit(new_axis, at) {
-            x = w.one(AxisOp::Add(axis), &[x])?;
-            axis += 1;
-            continue;
-        }
-        let stride = *strides.get(at).ok_or(WiringError::Unsupported)?;
-        let size = w.dim(x, axis)?;
-        let place = |value: Option<&TDim>| {
-            let value = value.cloned().ok_or_else(|| invalid("begin and end differ in length"))?;
-            // A negative place counts from the end; an open one is known not to be negative.
-            Ok::<_, WiringError>(if value.as_i64().is_some_and(|v| v < 0) { value + &size } else { value })
-        };
-        if bit(shrink, at) {
-            let start = place(begin.get(at))?;
-            x = w.cut(x, axis, start.clone(), start + 1)?;
-            shrunk.push(axis);
-            axis += 1;
-            continue;
-        }
-        let clamp = |value: TDim, low: i64| match (value.as_i64(), size.as_i64()) {
-            (Some(value), Some(size)) => TDim::from(value.clamp(low, size)),
-            (Some(value), None) if value > i64::from(i32::MAX) - 1 => size.clone(),
-            _ => value,
-        };
-        if stride > 0 {
-            let start = if bit(begin_mask, at) { TDim::from(0) } else { clamp(place(begin.get(at))?, 0) };
-            let end = if bit(end_mask, at) { size.clone() } else { clamp(place(end.get(at))?, 0) };
-            let end = match (start.as_i64(), end.as_i64()) {
-                (Some(start), Some(end)) => TDim::from(end.max(start)),
-                _ => end,
-            };
-            x = w.cut(x, axis, start, end)?;
-            if stride > 1 {
-                x = w.one(
-                    tract_core::ops::downsample::Downsample {
-                        axis,
-                        stride: isize::try_from(stride).unwrap_or(isize::MAX),
-                        modulo: 0,
-                    },
-                    &[x],
-                )?;
-            }
-        } else {
-            x = backwards(
-                w,
-                x,
-                axis,
-                stride,
-                (!bit(begin_mask, at)).then(|| place(begin.get(at))).transpose()?,
-                (!bit(end_mask, at)).then(|| place(end.get(at))).transpose()?,
-            )?;
-        }
-        axis += 1;
-    }
-    for axis in shrunk.into_iter().rev() {
-        x = w.one(AxisOp::Rm(axis), &[x])?;
-    }
-    Ok(tvec!(x))
-}
-
-/// Every `-stride`-th element from `start` down to just after `end`.
-fn backwards(
-    w: &mut Wiring<'_>,
-    x: OutletId,
-    axis: usize,
-    stride: i64,
-    start: Option<TDim>,
-    end: Option<TDim>,
-) -> One {
-    let size = w.dim(x, axis)?.as_i64().ok_or_else(|| invalid("goes backwards through an open dimension"))?;
-    let known = |d: Option<TDim>| d.map(|d| d.as_i64().ok_or(WiringError::Unsupported)).transpose();
-    let start = known(start)?.unwrap_or(size - 1).clamp(-1, size - 1);
-    let end = known(end)?.unwrap_or(-1).clamp(-1, size);
-    let step = usize::try_from(stride.unsigned_abs()).map_err(|_| invalid("the stride is too large"))?;
-    if stride == 0 {
-        return Err(invalid("the stride is zero"));
-    }
-    let places: Vec<i64> = (end + 1..=start).rev().step_by(step).collect();
-    let places = w.tensor(tensor1(&places))?;
-    w.one(array::Gather { axis, output_type: None }, &[x, places])
-}
-
-fn reverse(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
-    let mut x = first(inputs)?;
-    for axis in w.konst_ints(input(inputs, 1)?)? {
-        let axis = axis_of(axis, w.rank(x)?)?;
-        x = backwards(w, x, axis, -1, None, None)?;
-    }
-    Ok(tvec!(x))
-}
-
 fn roll(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     let mut x = first(inputs)?;
     let (shifts, axes) = (w.konst_ints(input(inputs, 1)?)?, w.konst_ints(input(inputs, 2)?)?);
@@ -379,8 +265,8 @@ fn range(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
         return Ok(tvec!(w.cast(values, datum)?));
     }
     let dim = |d: TVec<TDim>| d.first().cloned().ok_or(WiringError::Unsupported);
-    let start = dim(w.konst_dims(start)?)?;
-    let limit = dim(w.konst_dims(limit)?)?;
+    let start = dim(w.sizes(start)?)?;
+    let limit = dim(w.sizes(limit)?)?;
     let step = dim(w.konst_dims(delta)?)?.as_i64().ok_or(WiringError::Unsupported)?;
     if let (Some(start), Some(limit)) = (start.as_i64(), limit.as_i64()) {
         if step == 0 || (limit.saturating_sub(start) / step).abs() > 10_000_000 {

@@ -62,7 +62,7 @@ fn part(
     inner.turns = w.turns / MAX_TURNS.min(w.turns).max(1);
     let mut sources = Vec::with_capacity(inputs.len());
     for (position, fact) in inputs.iter().enumerate() {
-        let source = inner.model.add_source(format!("input.{position}"), fact.clone())?;
+        let source = inner.source(format!("input.{position}"), fact.clone())?;
         if lists.get(position) == Some(&true) {
             inner.lists.stacked.insert(source);
         }

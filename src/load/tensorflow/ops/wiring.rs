@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::api::{
-    AxisOp, Datum, DatumType, EngineTensor, IntoTensor, OutletId, SpecialOps, TDim, TValue, TVec,
+    AxisOp, Datum, DatumType, EngineTensor, IntoTensor, OutletId, SpecialOps, Symbol, TDim, TValue, TVec,
     TractResult, TypedFact, TypedModel, TypedOp, tensor0, tract_core, tvec,
 };
 use super::WiringError;
@@ -26,6 +26,12 @@ pub(in crate::load::tensorflow) struct Wiring<'m> {
     /// Whole numbers that are known to be no less than this.
     pub(super) at_least: std::collections::HashMap<OutletId, i64>,
     pub(super) lists: super::lists::Lists,
+    /// The outputs that tell the sizes that only a run tells.
+    pub(super) open: super::sizes::Witnesses,
+    /// What is known of the sizes of the model's inputs from the start.
+    pub(super) given: std::collections::HashSet<Symbol>,
+    /// The outlets that one operator reads, and nothing else.
+    pub(super) read_once: std::collections::HashSet<OutletId>,
     /// How many turns a loop may take here: loops in a loop share its turns.
     pub(super) turns: i64,
     budget: u64,
@@ -39,6 +45,9 @@ impl<'m> Wiring<'m> {
             partitions: super::partition::Partitions::new(),
             at_least: std::collections::HashMap::new(),
             lists: super::lists::Lists::default(),
+            open: super::sizes::Witnesses::new(),
+            given: std::collections::HashSet::new(),
+            read_once: std::collections::HashSet::new(),
             turns: MAX_TURNS,
             budget,
             count: 0,
@@ -48,6 +57,12 @@ impl<'m> Wiring<'m> {
     /// The most bytes that a tensor may take.
     pub(super) const fn budget(&self) -> u64 {
         self.budget
+    }
+
+    /// A number that no operator has had.
+    pub(super) const fn next(&mut self) -> usize {
+        self.count += 1;
+        self.count
     }
 
     /// Adds a constant.
@@ -99,8 +114,13 @@ impl<'m> Wiring<'m> {
         {
             return results.into_iter().map(|r| self.tensor(r.into_tensor())).collect();
         }
-        self.count += 1;
-        Ok(self.model.wire_node(format!("{}.{}", op.name(), self.count), op, inputs)?)
+        let inputs = self.in_order(inputs, &outputs)?;
+        let name = format!("{}.{}", op.name(), self.next());
+        let outlets = self.model.wire_node(name, op, &inputs)?;
+        for outlet in &outlets {
+            self.note_sizes(*outlet)?;
+        }
+        Ok(outlets)
     }
 
     /// The same for an operator of one output.
@@ -117,18 +137,39 @@ impl<'m> Wiring<'m> {
 
     /// Brings inputs to one type (whole numbers join shapes) and one rank.
     pub(super) fn same(&mut self, inputs: &[OutletId]) -> Wired {
+        let inputs = self.same_rank(inputs)?;
+        self.agreeing(&inputs, None)
+    }
+
+    /// The same for inputs whose dimensions are not those of each other.
+    pub(super) fn same_rank(&mut self, inputs: &[OutletId]) -> Wired {
         let inputs = self.same_type(inputs)?;
         let rank = inputs.iter().map(|i| self.rank(*i)).collect::<Result<Vec<_>, _>>()?.into_iter().max();
         inputs.iter().map(|i| self.with_rank(*i, rank.unwrap_or(0))).collect()
     }
 
-    /// Brings whole numbers to tract's type for shapes where one of them is of that type.
+    /// Brings whole numbers to one type: that of tract for shapes, where one of them is of it and all
+    /// are constants.
     pub(super) fn same_type(&mut self, inputs: &[OutletId]) -> Wired {
-        let types = inputs.iter().map(|i| self.datum(*i)).collect::<Result<Vec<_>, _>>()?;
-        if !types.contains(&DatumType::TDim) {
-            return Ok(inputs.into());
+        let mut inputs: TVec<OutletId> = inputs.into();
+        let mut types = inputs.iter().map(|i| self.datum(*i)).collect::<Result<Vec<_>, _>>()?;
+        if types.contains(&DatumType::TDim) {
+            let shapes = inputs.iter().zip(&types);
+            let computed = |(i, t): (&OutletId, &DatumType)| *t != DatumType::TDim && self.konst(*i).is_err();
+            if shapes.into_iter().any(computed) {
+                inputs = inputs.iter().map(|i| self.plain(*i)).collect::<Result<_, _>>()?;
+                types = inputs.iter().map(|i| self.datum(*i)).collect::<Result<_, _>>()?;
+            }
         }
-        let types = types.into_iter().zip(inputs);
+        if !types.contains(&DatumType::TDim) {
+            // Types only differ where a shape was made ordinary numbers.
+            let differ = types.iter().any(|t| Some(t) != types.first());
+            if differ && types.iter().all(|t| t.is_integer()) {
+                return inputs.iter().map(|i| self.cast(*i, DatumType::I64)).collect();
+            }
+            return Ok(inputs);
+        }
+        let types = types.into_iter().zip(&inputs);
         types
             .map(
                 |(t, i)| {
@@ -161,7 +202,17 @@ impl<'m> Wiring<'m> {
 
     /// A tensor of shapes as ordinary whole numbers.
     pub(super) fn plain(&mut self, outlet: OutletId) -> One {
-        if self.datum(outlet)? == DatumType::TDim { self.cast(outlet, DatumType::I64) } else { Ok(outlet) }
+        if self.datum(outlet)? != DatumType::TDim {
+            return Ok(outlet);
+        }
+        let outlet = self.known_sizes(outlet)?;
+        self.cast(outlet, DatumType::I64)
+    }
+
+    /// An output as ordinary numbers of a type.
+    pub(in crate::load::tensorflow) fn typed(&mut self, outlet: OutletId, datum: DatumType) -> One {
+        let outlet = self.plain(outlet)?;
+        self.cast(outlet, datum)
     }
 
     pub(super) fn fact(&self, outlet: OutletId) -> Result<&TypedFact, WiringError> {
@@ -233,6 +284,9 @@ impl<'m> Wiring<'m> {
     /// The same elements in another shape; -1 in at most one place.
     pub(super) fn reshape(&mut self, outlet: OutletId, spec: &[TDim]) -> One {
         let dims = self.dims(outlet)?;
+        if dims.iter().chain(spec).any(|d| self.is_open(d)) {
+            return self.reshape_open(outlet, &dims, spec);
+        }
         let ops = tract_core::ops::change_axes::to_axis_ops_with_tf_rules(&dims, spec)?;
         let mut outlet = outlet;
         for op in ops {
