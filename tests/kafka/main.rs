@@ -3,6 +3,7 @@
 mod broker;
 mod children;
 mod conformance;
+mod contents;
 mod fleet;
 mod foreign;
 mod numbers;

@@ -1,17 +1,18 @@
 //! What a publisher leaves on the topic, checked on both twins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use modelswap::publish::{PublishOptions, PublishedState, Step};
 use modelswap::topic::Topic;
-use modelswap::wire::{Announcement, CHUNK_BYTES, Header, Key, Record, announcement};
-use modelswap::{Artifact, ErrorKind, Release, Sha256Digest};
+use modelswap::wire::{Announcement, CHUNK_BYTES, Header, Key};
+use modelswap::{Artifact, ErrorKind, Sha256Digest};
 
+use crate::contents::contents;
 use crate::numbers::{number, publisher};
-use crate::twins::{Kafka, Memory, Twin, commit, read_to_end};
+use crate::twins::{Kafka, Memory, Twin, commit};
 
 macro_rules! on_both_twins {
     ($($test:ident($partitions:literal)),* $(,)?) => {
@@ -45,45 +46,6 @@ on_both_twins! {
 
 fn options(version: &str) -> PublishOptions {
     PublishOptions::default().version(version)
-}
-
-/// What lies on the topic, by key; of each key the newest record of each partition.
-struct Contents {
-    chunks: BTreeMap<Sha256Digest, BTreeSet<u32>>,
-    newest: Option<Announcement>,
-    records: Vec<Record>,
-}
-
-fn contents(topic: &dyn Topic, model: &str) -> Contents {
-    let records = read_to_end(&mut *topic.reader().unwrap());
-    let mut chunks: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
-    let mut newest = None;
-    for record in &records {
-        match Key::parse(&record.key) {
-            Some(Key::Chunk { model: of, sha256, index }) if of.as_str() == model => {
-                let chunks = chunks.entry(sha256).or_default();
-                let _ = if record.value.is_some() { chunks.insert(index) } else { chunks.remove(&index) };
-            }
-            Some(Key::Model(of)) if of.as_str() == model => newest = Some(announcement(&of, record).unwrap()),
-            _ => {}
-        }
-    }
-    chunks.retain(|_, indexes| !indexes.is_empty());
-    Contents { chunks, newest, records }
-}
-
-impl Contents {
-    fn release(&self) -> &Release {
-        match &self.newest {
-            Some(Announcement::Release(release)) => release,
-            other => panic!("no release: {other:?}"),
-        }
-    }
-
-    fn has_whole(&self, file: &Bytes) -> bool {
-        let artifact = Artifact::of(file, None);
-        self.chunks.get(&artifact.sha256).is_some_and(|c| c.iter().copied().eq(0..artifact.chunks))
-    }
 }
 
 fn a_published_model_lies_in_chunks_before_its_release(twin: &dyn Twin) {

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
-
 use super::convert::convert;
 use super::{Samples, SamplesError, find};
 use crate::load::json as text;
 use crate::signature::{Labels, Signature, TensorSpec};
-use crate::tensor::{DataView, Element, ElementType, MAX_RANK, Shape, Tensor, TensorView};
+use crate::tensor::{Element, ElementType, MAX_RANK, Shape, Tensor};
+
+mod write;
+pub(super) use write::write;
 
 /// A value of a sample file. Numbers stay text until their type is known.
 #[derive(Debug, PartialEq)]
@@ -82,14 +83,6 @@ pub(super) fn read(bytes: &[u8], signature: &Signature) -> Result<Samples, Sampl
         }
     }
     Samples::new(inputs, outputs).ordered(signature)
-}
-
-pub(super) fn write(samples: &Samples) -> String {
-    let side = |tensors: &[(String, Tensor)]| {
-        let columns = tensors.iter().map(|(name, tensor)| (name.clone(), nested(tensor.view())));
-        Value::Object(columns.collect())
-    };
-    json!({"inputs": side(&samples.inputs), "outputs": side(&samples.outputs)}).to_string()
 }
 
 /// Tensors by name; a bare list stands for the only tensor of a side that has one.
@@ -304,45 +297,6 @@ fn string(value: &Json<'_>) -> Option<String> {
         Json::Text(text) => Some(text.to_string()),
         Json::Number(_) => int::<i64>(value).map(|int| int.to_string()),
         _ => None,
-    }
-}
-
-fn nested(tensor: TensorView<'_>) -> Value {
-    fn level(dims: &[usize], leaves: &mut impl Iterator<Item = Value>) -> Value {
-        match dims.split_first() {
-            Some((dim, rest)) => (0..*dim).map(|_| level(rest, leaves)).collect(),
-            None => leaves.next().unwrap_or(Value::Null),
-        }
-    }
-    fn all<T>(dims: &[usize], values: &[T], leaf: impl Fn(&T) -> Value) -> Value {
-        level(dims, &mut values.iter().map(leaf))
-    }
-    let dims = tensor.dims();
-    match tensor.data() {
-        // Through the shortest decimal that reads back as the same f32, not its 17 digits as f64.
-        DataView::F32(values) => {
-            all(dims, values, |v| number(v.to_string().parse().unwrap_or(f64::from(*v))))
-        }
-        DataView::F64(values) => all(dims, values, |v| number(*v)),
-        DataView::I8(values) => all(dims, values, |v| (*v).into()),
-        DataView::I16(values) => all(dims, values, |v| (*v).into()),
-        DataView::I32(values) => all(dims, values, |v| (*v).into()),
-        DataView::I64(values) => all(dims, values, |v| (*v).into()),
-        DataView::U8(values) => all(dims, values, |v| (*v).into()),
-        DataView::U16(values) => all(dims, values, |v| (*v).into()),
-        DataView::U32(values) => all(dims, values, |v| (*v).into()),
-        DataView::U64(values) => all(dims, values, |v| (*v).into()),
-        DataView::Bool(values) => all(dims, values, |v| (*v).into()),
-        DataView::String(values) => all(dims, values, |v| v.as_str().into()),
-    }
-}
-
-fn number(value: f64) -> Value {
-    match value {
-        f64::INFINITY => "Infinity".into(),
-        f64::NEG_INFINITY => "-Infinity".into(),
-        // NaN becomes null.
-        _ => value.into(),
     }
 }
 
