@@ -31,6 +31,8 @@
 //! required: it is what tells a whole file from half of one. `version` is any UTF-8 text of up to
 //! 200 bytes; without it the version is the first twelve digits of the digest. `format` is the name
 //! of a format (`onnx`, `tensorflow`, ..); without it the format is told by content.
+//! librdkafka and all that stands on it (kcat, confluent-kafka) use another partitioner unless told
+//! `partitioner=murmur2_random`.
 //!
 //! # Chunked publish
 //! 1. Every chunk of the artifact, each of 900,000 bytes but the last one.
