@@ -1,6 +1,6 @@
 //! Products of matrices, sums of products, and the softmax between them.
 
-use super::super::api::{AxesMapping, DatumType, OutletId, TVec, tract_core, tvec};
+use super::super::api::{AxesMapping, DatumType, OutletId, TDim, TVec, tract_core, tvec};
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, first, two};
 use super::{Handler, WiringError, wiring::invalid};
@@ -35,8 +35,36 @@ fn mat_mul(w: &mut Wiring<'_>, inputs: &[OutletId], transposed: [Option<bool>; 2
     let (a, b) = two(&both)?;
     let datum = w.datum(a)?;
     let [left, right] = transposed.map(|t| t.unwrap_or(false));
+    fit(&w.dims(a)?, &w.dims(b)?, left, right)?;
     let axes = AxesMapping::for_numpy_matmul(w.rank(a)?, left, right, false)?;
     Ok(tvec!(w.one(EinSum::new(axes, datum), &[a, b])?))
+}
+
+/// An error where two factors that are known have no product; tract finds out when it runs, and panics.
+fn fit(a: &[TDim], b: &[TDim], left: bool, right: bool) -> Result<(), WiringError> {
+    let (Some((a_outer, [a_rows, a_columns])), Some((b_outer, [b_rows, b_columns]))) =
+        (a.split_last_chunk::<2>(), b.split_last_chunk::<2>())
+    else {
+        return Err(invalid("a factor is no matrix"));
+    };
+    let deep = (if left { a_rows } else { a_columns }, if right { b_columns } else { b_rows });
+    if let (Some(a), Some(b)) = (deep.0.as_i64(), deep.1.as_i64())
+        && a != b
+    {
+        return Err(invalid(format!(
+            "expected factors that share a dimension, found {a} columns and {b} rows"
+        )));
+    }
+    for (a, b) in a_outer.iter().rev().zip(b_outer.iter().rev()) {
+        if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64())
+            && a != b
+            && a != 1
+            && b != 1
+        {
+            return Err(invalid(format!("expected as many matrices on both sides, found {a} and {b}")));
+        }
+    }
+    Ok(())
 }
 
 /// What TensorFlow's own optimiser makes of a dense layer.

@@ -138,8 +138,40 @@ fn gather_nd(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let batch = node.attributes.int("batch_dims").unwrap_or(0);
     let batch_dims = usize::try_from(batch).map_err(|_| invalid("batch_dims is negative"))?;
     let places = w.plain(places)?;
+    let (axes, rank) = (w.dims(x)?, w.rank(places)?);
+    let depth = w.dims(places)?.last().and_then(|d| d.as_i64()).and_then(|d| usize::try_from(d).ok());
+    let depth = depth.ok_or(WiringError::Unsupported)?;
+    if batch_dims >= rank || batch_dims.saturating_add(depth) > axes.len() {
+        return Err(invalid(format!(
+            "expected indices into {} dimensions behind {batch_dims} of the batch, found {depth} an index",
+            axes.len()
+        )));
+    }
+    let sizes = axes.iter().skip(batch_dims).take(depth).map(|d| d.as_i64()).collect();
+    let places = w.one(checked_nd(sizes), &[places])?;
     let places = w.cast(places, DatumType::I32)?;
     Ok(tvec!(w.one(array::GatherNd { batch_dims }, &[x, places])?))
+}
+
+/// As [`checked`], for places of a coordinate for each of several axes.
+fn checked_nd(sizes: Vec<Option<i64>>) -> Computed {
+    Computed::new(
+        "CheckedIndices",
+        |facts| Ok(facts.iter().map(|f| TypedFact::dt_shape(i64::datum_type(), f.shape.clone())).collect()),
+        move |values| {
+            let [places] = values else { bail!("one input expected") };
+            let places = places.cast_to::<i64>()?.into_owned();
+            let plain = places.try_as_plain_ram()?;
+            for (place, size) in plain.as_slice::<i64>()?.iter().zip(sizes.iter().cycle()) {
+                // What is not known before the run cannot be below zero all the same.
+                let size = size.unwrap_or(i64::MAX);
+                if !(0..size).contains(place) {
+                    bail!("index {place} is not in [0, {size})");
+                }
+            }
+            Ok(tvec!(places.into_tvalue()))
+        },
+    )
 }
 
 fn one_hot(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {

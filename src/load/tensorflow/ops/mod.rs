@@ -4,13 +4,14 @@
 //! infer. What tract has no operator for, or has one that answers otherwise than TensorFlow (NaN!),
 //! is computed by [`computed`] or by the operators of [`crate::load::tract::nan`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::api::TractError;
 use super::api::{OutletId, TVec};
 use super::graph::{Content, Graph, Node, Port};
 use super::{malformed, unsupported};
-use crate::load::LoadError;
+use crate::load::{LoadError, panic_text};
 
 mod arithmetic;
 mod attention;
@@ -111,7 +112,10 @@ pub(super) fn state(wiring: &mut Wiring<'_>, graph: &Graph, inputs: &[OutletId])
 /// States one operator.
 fn operator(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let handler = handler(&node.op).ok_or(WiringError::Unsupported)?;
-    handler(wiring, node, inputs)
+    // tract panics on many a shape that its operators cannot work on: that is said with the node.
+    catch_unwind(AssertUnwindSafe(|| handler(wiring, node, inputs))).unwrap_or_else(|panic| {
+        Err(wiring::invalid(format!("its inputs do not fit: {}", panic_text(&*panic))))
+    })
 }
 
 fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], outlets: &[TVec<OutletId>]) -> Wired {

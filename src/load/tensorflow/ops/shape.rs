@@ -2,7 +2,7 @@
 
 use super::super::api::{AxisOp, DatumType, OutletId, TDim, TVec, tensor0, tensor1, tract_core, tvec};
 use super::super::graph::Node;
-use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, two};
+use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid, not_negative, two};
 use super::{Handler, WiringError};
 use tract_core::ops::array;
 
@@ -61,6 +61,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "SplitV" => split_sizes,
         "Tile" => |w, _, i| {
             let multipliers = w.sizes(input(i, 1)?)?;
+            not_negative(&multipliers)?;
             if w.datum(first(i)?)? == DatumType::String {
                 return Ok(tvec!(w.repeated(first(i)?, &multipliers)?));
             }

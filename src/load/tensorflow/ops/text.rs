@@ -8,6 +8,7 @@ use super::super::graph::Node;
 use super::computed::Computed;
 use super::wiring::{Wired, Wiring, axis_of, first, input};
 use super::{Handler, WiringError};
+use crate::load::RunError;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
@@ -208,6 +209,7 @@ fn string_to_number(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wir
 fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let separator = node.attributes.text("separator").unwrap_or_default().to_owned();
     let inputs = w.same(inputs)?;
+    let budget = w.budget();
     let op = Computed::new(
         "StringJoin",
         |facts| {
@@ -220,6 +222,15 @@ fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
                 values.iter().map(|v| v.to_plain_array_view::<String>()).collect::<Result<Vec<_>, _>>()?;
             let shapes: Vec<&[usize]> = views.iter().map(|v| v.shape()).collect();
             let shape = tract_core::broadcast::multi_broadcast(&shapes)?;
+            let elements = shape.iter().fold(1_u64, |n, dim| n.saturating_mul(*dim as u64));
+            // Shapes do not tell it: what a chain of these makes of a few bytes doubles with each.
+            let text = views.iter().fold(0_u64, |sum, view| {
+                let own: u64 = view.iter().map(|s| (s.len() + separator.len()) as u64).sum();
+                sum.saturating_add(own.saturating_mul(elements / (view.len() as u64).max(1)))
+            });
+            if text > budget {
+                bail!(RunError::OverBudget { needed: text });
+            }
             let mut joined: Option<tract_ndarray::ArrayD<String>> = None;
             for view in &views {
                 let Some(view) = view.broadcast(&*shape) else { bail!("the shapes do not agree") };

@@ -7,6 +7,7 @@ use super::super::api::{
     TractResult, TypedFact, TypedModel, TypedOp, tensor0, tract_core, tvec,
 };
 use super::WiringError;
+use crate::load::tract::plan::guarded;
 
 /// Constants of up to this many elements are computed with at once.
 const FOLDED_ELEMENTS: usize = 1 << 20;
@@ -110,7 +111,8 @@ impl<'m> Wiring<'m> {
         if let Some(values) = values
             && !facts.is_empty()
             && elements.max(values.iter().map(|v| v.len()).sum()) <= FOLDED_ELEMENTS
-            && let Ok(Some(results)) = op.eval_out_of_plan(values)
+            // What tract cannot compute now may never be asked for: it fails when it runs.
+            && let Ok(Some(results)) = guarded(|| op.eval_out_of_plan(values))
         {
             return results.into_iter().map(|r| self.tensor(r.into_tensor())).collect();
         }
@@ -297,6 +299,7 @@ impl<'m> Wiring<'m> {
 
     /// Repeats along dimensions of size one until the shape is this one.
     pub(super) fn broadcast_to(&mut self, outlet: OutletId, dims: &[TDim]) -> One {
+        not_negative(dims)?;
         let outlet = self.with_rank(outlet, dims.len())?;
         if &*self.dims(outlet)? == dims {
             return Ok(outlet);
@@ -321,6 +324,14 @@ pub(super) fn input(outlets: &[OutletId], position: usize) -> One {
 /// The first two inputs.
 pub(super) fn two(outlets: &[OutletId]) -> Result<(OutletId, OutletId), WiringError> {
     Ok((input(outlets, 0)?, input(outlets, 1)?))
+}
+
+/// An error where a size that is known is below zero.
+pub(super) fn not_negative(dims: &[TDim]) -> Result<(), WiringError> {
+    match dims.iter().filter_map(|d| d.as_i64()).find(|d| *d < 0) {
+        Some(size) => Err(invalid(format!("expected sizes from 0, found {size}"))),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn invalid(reason: impl Into<String>) -> WiringError {
