@@ -6,16 +6,18 @@
 //! graph tract calls the same kernels through an adapter in `load/onnx/`.
 
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::load::RunError;
 use crate::signature::Labels;
-use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
+use crate::tensor::{DataView, Element, ElementType, Shape, Tensor, TensorView};
 
 pub(crate) mod attributes;
 pub(crate) use attributes::{Attribute, Attributes, ROUNDED_TO};
+pub(crate) mod deadline;
+use deadline::Deadline;
 pub(crate) mod fuse;
 pub(crate) mod ml;
 mod per_thread;
@@ -101,11 +103,13 @@ pub(crate) struct RunContext {
     /// The most bytes that one tensor may take.
     pub(crate) max_tensor_bytes: u64,
     /// When the run has to be over, where that is not left to the size of the graph.
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
 }
 
-/// The longest that a loop may go on, and the first run of a model.
+/// The longest that a loop may compute, and the first run of a model.
 const TIME_LIMIT: Duration = Duration::from_secs(6);
+/// The longest that a run with loops may compute, however many there are one after the other.
+pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(10);
 
 impl Default for RunContext {
     fn default() -> Self {
@@ -120,21 +124,27 @@ impl RunContext {
 
     /// As [`RunContext::new`], for a run that shows whether a model is of any use.
     pub(crate) fn of_trial(max_tensor_bytes: u64) -> Self {
-        Self { max_tensor_bytes, deadline: Instant::now().checked_add(TIME_LIMIT) }
+        Self { max_tensor_bytes, deadline: Some(Deadline::after(TIME_LIMIT)) }
     }
 
     /// The limits for a graph inside the graph: half the memory, so that graphs nested in each other
     /// take no more than twice that of the outermost, and an end in time, because how often it runs
     /// is told by values.
     pub(crate) fn inner(&self) -> Self {
-        let deadline = self.deadline.or_else(|| Instant::now().checked_add(TIME_LIMIT));
-        Self { max_tensor_bytes: self.max_tensor_bytes / 2, deadline }
+        let deadline = self.deadline.unwrap_or_else(|| Deadline::after(TIME_LIMIT));
+        Self { max_tensor_bytes: self.max_tensor_bytes / 2, deadline: Some(deadline) }
+    }
+
+    /// The same limits and an end in time, for a whole run whose length values tell.
+    pub(crate) fn limited(&self) -> Self {
+        let deadline = self.deadline.unwrap_or_else(|| Deadline::after(RUN_LIMIT));
+        Self { max_tensor_bytes: self.max_tensor_bytes, deadline: Some(deadline) }
     }
 
     /// An error once the time is over.
     pub(crate) fn on_time(&self) -> Result<(), RunError> {
         match self.deadline {
-            Some(deadline) if Instant::now() > deadline => Err(RunError::TooSlow { limit: TIME_LIMIT }),
+            Some(deadline) if deadline.has_passed() => Err(RunError::TooSlow { limit: deadline.limit() }),
             _ => Ok(()),
         }
     }
@@ -152,6 +162,35 @@ impl RunContext {
             _ => Err(RunError::OverBudget { needed: bytes.unwrap_or(u64::MAX) }),
         }
     }
+
+    /// An error where texts of so many bytes in all are over the memory budget. [`RunContext::reset`]
+    /// sees their number and not their length, so every kernel that can write more text than it was
+    /// given asks this.
+    pub(crate) fn room_for_text(&self, bytes: u64) -> Result<(), RunError> {
+        if bytes > self.max_tensor_bytes { Err(RunError::OverBudget { needed: bytes }) } else { Ok(()) }
+    }
+}
+
+/// The bytes of all texts; 0 for elements of any other type.
+pub(crate) fn text_bytes<T: Element>(values: &[T]) -> u64 {
+    match T::view(values) {
+        DataView::String(texts) => texts.iter().map(|text| text.len() as u64).sum(),
+        _ => 0,
+    }
+}
+
+/// The bytes of the longest text; 0 for elements of any other type.
+pub(crate) fn longest_text<T: Element>(values: &[T]) -> u64 {
+    match T::view(values) {
+        DataView::String(texts) => texts.iter().map(|text| text.len() as u64).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The bytes of this many copies of all texts.
+pub(crate) fn copied_text<T: Element>(values: &[T], elements: usize) -> u64 {
+    let copies = elements.div_ceil(values.len().max(1)) as u64;
+    text_bytes(values).saturating_mul(copies)
 }
 
 /// An operator as a file states it, in no format's own terms.

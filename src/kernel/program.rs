@@ -29,6 +29,8 @@ pub(crate) struct Program {
     /// How many inputs it wants.
     inputs: usize,
     outputs: Vec<Output>,
+    /// True where a step runs a graph of its own, as a loop does.
+    loops: bool,
 }
 
 /// An output of the program.
@@ -64,6 +66,13 @@ impl Program {
         if scratch.slots.len() < self.slots {
             scratch.slots.resize_with(self.slots, Tensor::default);
         }
+        let limited;
+        let cx = if self.loops {
+            limited = cx.limited();
+            &limited
+        } else {
+            cx
+        };
         scratch.bytes.clear();
         scratch.bytes.resize(self.slots, 0);
         // One tensor is bounded by the kernel that makes it, all that a run holds at a time are here:
@@ -74,7 +83,7 @@ impl Program {
             for slot in step.outputs() {
                 let slots = scratch.slots.get(*slot).zip(scratch.bytes.get_mut(*slot));
                 let Some((tensor, bytes)) = slots else { continue };
-                let before = std::mem::replace(bytes, shallow_bytes(tensor));
+                let before = std::mem::replace(bytes, self::bytes(tensor.view()) as u64);
                 held = held.saturating_sub(before).saturating_add(*bytes);
             }
             if held > cx.max_tensor_bytes.saturating_mul(4) {
@@ -199,9 +208,4 @@ const fn element_bytes(element: ElementType) -> usize {
         ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
         ElementType::String => size_of::<String>(),
     }
-}
-
-/// The bytes of the elements, without those of text.
-fn shallow_bytes(tensor: &Tensor) -> u64 {
-    (tensor.shape().elements() * element_bytes(tensor.element_type())) as u64
 }

@@ -18,6 +18,8 @@ pub(super) struct CategoryMapper {
     strings: HashMap<i64, String>,
     default_int: i64,
     default_string: String,
+    /// The bytes of the longest text that it can answer.
+    longest: u64,
 }
 
 impl CategoryMapper {
@@ -53,12 +55,10 @@ impl CategoryMapper {
             ints.insert(string.clone(), int);
             strings.insert(int, string.clone());
         }
-        Ok(Self {
-            ints,
-            strings,
-            default_int: attributes.int("default_int64")?.unwrap_or(-1),
-            default_string: attributes.string("default_string")?.unwrap_or("_Unused").to_owned(),
-        })
+        let default_string = attributes.string("default_string")?.unwrap_or("_Unused").to_owned();
+        let longest = strings.values().chain([&default_string]).map(String::len).max().unwrap_or(0) as u64;
+        let default_int = attributes.int("default_int64")?.unwrap_or(-1);
+        Ok(Self { ints, strings, default_int, default_string, longest })
     }
 }
 
@@ -78,6 +78,7 @@ impl Kernel for CategoryMapper {
                 }
             }
             DataView::I64(values) => {
+                cx.room_for_text(self.longest.saturating_mul(values.len() as u64))?;
                 for (out, value) in cx.reset::<String>(out, x.dims())?.iter_mut().zip(values) {
                     out.clone_from(self.strings.get(value).unwrap_or(&self.default_string));
                 }

@@ -2,7 +2,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::kernel::{Attributes, BuildError, Fact, FactDim};
+use crate::kernel::{Attributes, BuildError, Fact, FactDim, RunContext, longest_text};
 use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{Element, ElementType, Shape, Tensor, TensorView};
@@ -127,6 +127,14 @@ pub(super) fn label_count(labels: &Labels) -> usize {
     match labels {
         Labels::Ints(labels) => labels.len(),
         Labels::Strings(labels) => labels.len(),
+    }
+}
+
+/// An error where so many rows of labels are over the memory budget.
+pub(super) fn room_for_labels(labels: &Labels, rows: usize, cx: &RunContext) -> Result<(), RunError> {
+    match labels {
+        Labels::Ints(_) => Ok(()),
+        Labels::Strings(labels) => cx.room_for_text(longest_text(labels).saturating_mul(rows as u64)),
     }
 }
 

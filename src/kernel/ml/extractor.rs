@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::common::{first_fact, input, last_dim, same_dims, values};
-use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
+use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext, text_bytes};
 use crate::load::RunError;
 use crate::tensor::{DataView, Element, Tensor, TensorView};
 
@@ -55,7 +55,10 @@ impl Kernel for ArrayFeatureExtractor {
             DataView::U32(v) => extract(v, width, indices, cx.reset(out, &dims)?),
             DataView::U64(v) => extract(v, width, indices, cx.reset(out, &dims)?),
             DataView::Bool(v) => extract(v, width, indices, cx.reset(out, &dims)?),
-            DataView::String(v) => extract(v, width, indices, cx.reset(out, &dims)?),
+            DataView::String(v) => {
+                cx.room_for_text(text_bytes(v).saturating_mul(indices.len() as u64))?;
+                extract(v, width, indices, cx.reset(out, &dims)?);
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::category_mapper::CategoryMapper;
 use super::common::{first_fact, input, same_shape};
-use crate::kernel::{Attributes, BuildError, Fact, Kernel, Node, RunContext};
+use crate::kernel::{Attributes, BuildError, Fact, Kernel, Node, RunContext, longest_text};
 use crate::load::RunError;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
@@ -32,6 +32,8 @@ pub(super) struct LabelEncoder {
     /// The values, at the positions of their keys.
     values: Tensor,
     default: Tensor,
+    /// The bytes of the longest text that it can answer.
+    longest: u64,
 }
 
 /// Where in the table a key stands. Narrow keys are looked up as the widest of their kind.
@@ -70,7 +72,9 @@ impl LabelEncoder {
         {
             positions.remove(&bits(f64::NAN));
         }
-        Ok(Self { keys, key_type, values, default })
+        let texts = [&values, &default].map(|t| longest_text(t.values::<String>().unwrap_or(&[])));
+        let longest = texts.into_iter().max().unwrap_or(0);
+        Ok(Self { keys, key_type, values, default, longest })
     }
 
     fn encode<T: Element>(
@@ -82,6 +86,7 @@ impl LabelEncoder {
         let (Some(values), Some([default])) = (self.values.values::<T>(), self.default.values::<T>()) else {
             return Err(RunError::Operator { operator: OPERATOR, expected: "a default of the values' type" });
         };
+        cx.room_for_text(self.longest.saturating_mul(x.shape().elements() as u64))?;
         let out = cx.reset::<T>(out, x.dims())?.iter_mut();
         let set = |out: &mut T, position: Option<&usize>| {
             out.clone_from(position.and_then(|p| values.get(*p)).unwrap_or(default));

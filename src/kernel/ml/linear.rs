@@ -4,8 +4,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::affine::Affine;
 use super::common::{
-    check_length, class_labels, classifier_facts, first_fact, input, label_count, matrix_fact, rows_of_width,
-    two, with_numbers, write_labels,
+    check_length, class_labels, classifier_facts, first_fact, input, label_count, matrix_fact,
+    room_for_labels, rows_of_width, two, with_numbers, write_labels,
 };
 use crate::kernel::transform::{PostTransform, SecondClass, arg_max};
 use crate::kernel::{Attributes, BuildError, Fact, FactDim, Kernel, RunContext};
@@ -79,6 +79,7 @@ impl Kernel for LinearClassifier {
     ) -> Result<(), RunError> {
         let x = input(inputs, 0, CLASSIFIER)?;
         let rows = rows_of_width(x.shape(), self.affine.features(), CLASSIFIER)?;
+        room_for_labels(&self.labels, rows, cx)?;
         let (labels, scores) = two(outputs);
         let mut unused = Tensor::default();
         let scores = scores.unwrap_or(&mut unused);

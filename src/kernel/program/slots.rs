@@ -84,6 +84,7 @@ impl Layout {
             )
         };
         let sources: Vec<_> = draft.steps.iter().map(step).collect();
+        let loops = draft.steps.iter().any(|p| p.node.attributes.graphs().next().is_some());
         let mut values: Vec<_> = draft.values.into_iter().map(Some).collect();
         let outputs = draft.wanted.iter().map(|value| {
             let known = values.get(*value).and_then(Option::as_ref);
@@ -101,7 +102,7 @@ impl Layout {
         let constants = constants.collect();
         let steps = draft.steps.into_iter().zip(sources);
         let steps = steps.map(|(p, (inputs, outputs))| Step::new(p.kernel, inputs, outputs)).collect();
-        Program { steps, constants, slots: self.slots, inputs, outputs }
+        Program { steps, constants, slots: self.slots, inputs, outputs, loops }
     }
 
     /// Gives a value that is not computed its place.

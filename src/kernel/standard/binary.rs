@@ -7,7 +7,7 @@ use super::support::{
     Args, Built, Dims, Facts, Run, any_type, broadcast_fact, fact, first, float_type, number_type, one, op,
     same,
 };
-use crate::kernel::{BuildError, Fact, Node, RunContext};
+use crate::kernel::{BuildError, Fact, Node, RunContext, copied_text};
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -273,6 +273,7 @@ fn choose<T: Element>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &
         dims = broadcast(&dims, shape.dims()).ok_or_else(|| args.fail("shapes that broadcast"))?;
     }
     let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
+    cx.room_for_text(copied_text(a, to.len()).saturating_add(copied_text(b, to.len())))?;
     let [c_strides, a_strides, b_strides] = shapes.map(|s| super::strided::stretched(s.dims(), &dims));
     let mut rest = to;
     let walk = super::strided::Walk::new(&dims, [&c_strides, &a_strides, &b_strides]);

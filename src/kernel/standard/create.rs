@@ -8,7 +8,7 @@ use super::support::{
     Args, Built, FactDims, Run, any_type, element_of, fact, first, ints, like, number_type, of_rank, one, op,
 };
 use crate::kernel::program::copy;
-use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
+use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext, copied_text};
 use crate::tensor::{Element, ElementType, Tensor};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -93,7 +93,9 @@ fn fill<T: Element>(
     cx: &RunContext,
 ) -> Run {
     let value = value.first().ok_or_else(|| args.fail("a value"))?;
-    cx.reset::<T>(first(args, outputs)?, dims)?.fill(value.clone());
+    let to = cx.reset::<T>(first(args, outputs)?, dims)?;
+    cx.room_for_text(copied_text(std::slice::from_ref(value), to.len()))?;
+    to.fill(value.clone());
     Ok(())
 }
 

@@ -8,9 +8,9 @@ use super::support::{
     Args, Built, Dims, Facts, Run, any_type, axis_of, fact, first, like, number_type, of_rank, one, op, rank,
     same,
 };
-use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
+use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext, longest_text, text_bytes};
 use crate::load::RunError;
-use crate::tensor::{DataView, Element, Tensor, TensorView};
+use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
@@ -119,6 +119,7 @@ fn gather<T: Element>(
     let inner: usize = after.iter().product();
     let mut rest = cx.reset::<T>(first(args, outputs)?, &dims)?;
     let outer: usize = before.iter().product();
+    let mut text = 0_u64;
     for outer in 0..outer {
         indices(args, 1, |index| {
             let at = position(index, size).ok_or_else(|| args.fail("indices within the axis"))?;
@@ -127,7 +128,12 @@ fn gather<T: Element>(
                 return Ok(());
             };
             rest = after;
-            match (to, values.get(from..from + inner).unwrap_or(&[])) {
+            let from = values.get(from..from + inner).unwrap_or(&[]);
+            if T::TYPE == ElementType::String {
+                text = text.saturating_add(text_bytes(from));
+                cx.room_for_text(text)?;
+            }
+            match (to, from) {
                 ([to], [value]) => to.clone_from(value),
                 (to, from) => to.clone_from_slice(from),
             }
@@ -147,8 +153,12 @@ fn gather_elements<T: Element>(
     let dims = args.get(1)?.shape();
     let places = elements_places(args, axis)?;
     let to = cx.reset::<T>(first(args, outputs)?, dims.dims())?;
+    let mut text = 0_u64;
     for (to, place) in to.iter_mut().zip(places) {
-        to.clone_from(values.get(place).ok_or_else(|| args.fail("indices within the axis"))?);
+        let from = values.get(place).ok_or_else(|| args.fail("indices within the axis"))?;
+        text = text.saturating_add(text_bytes(std::slice::from_ref(from)));
+        cx.room_for_text(text)?;
+        to.clone_from(from);
     }
     Ok(())
 }
@@ -234,8 +244,12 @@ fn gather_nd<T: Element>(
     let dims: Dims = lead.iter().chain(shape.dims().get(batch + depth..).unwrap_or(&[])).copied().collect();
     let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
     if inner > 0 {
+        let mut text = 0_u64;
         for (to, place) in to.chunks_exact_mut(inner).zip(places) {
-            to.clone_from_slice(values.get(place..place + inner).unwrap_or(&[]));
+            let from = values.get(place..place + inner).unwrap_or(&[]);
+            text = text.saturating_add(text_bytes(from));
+            cx.room_for_text(text)?;
+            to.clone_from_slice(from);
         }
     }
     Ok(())
@@ -367,6 +381,7 @@ fn one_hot<T: Element>(
     dims.insert(axis, depth_whole);
     let inner: usize = shape.dims().get(axis..).unwrap_or(&[]).iter().product();
     let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
+    cx.room_for_text(longest_text(values).saturating_mul(to.len() as u64))?;
     to.fill(off.clone());
     for (place, index) in number(0)?.into_iter().enumerate() {
         let index = i64::from_f64(if index < 0.0 { index + depth } else { index });

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::number::Number;
 use super::strided::dense;
 use super::support::{Args, Built, Dims, Facts, Run, any_type, first, number_type, of_rank, op, rank, same};
-use crate::kernel::{BuildError, Fact, Node, RunContext};
+use crate::kernel::{BuildError, Fact, Node, RunContext, longest_text};
 use crate::tensor::{Element, Tensor};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -92,6 +92,8 @@ fn pad(name: &'static str, node: &Node<'_>) -> Built {
         };
         let strides = dense(shape.dims());
         let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
+        let longest = longest_text(values).max(longest_text(std::slice::from_ref(&fill)));
+        cx.room_for_text(longest.saturating_mul(to.len() as u64))?;
         let mut index: SmallVec<[i64; 8]> = SmallVec::from_elem(0, rank);
         for to in to {
             let mut at = Some(0_isize);

@@ -3,7 +3,7 @@
 use super::layout::unsigned;
 use super::strided::{self, Strides, broadcast, dense, stretched};
 use super::support::{Args, Built, Dims, Run, any_type, first, of_rank, op, rank};
-use crate::kernel::{BuildError, Node, RunContext};
+use crate::kernel::{BuildError, Node, RunContext, copied_text};
 use crate::load::RunError;
 use crate::tensor::{Element, Tensor};
 
@@ -34,7 +34,9 @@ fn expand(args: Args<'_, '_>, outputs: &mut [Tensor], wanted: &[usize], cx: &Run
         cx: &RunContext,
     ) -> Run {
         let strides = stretched(args.get(0)?.dims(), dims);
-        strided::copy(values, 0, dims, &strides, cx.reset::<T>(first(args, outputs)?, dims)?);
+        let to = cx.reset::<T>(first(args, outputs)?, dims)?;
+        cx.room_for_text(copied_text(values, to.len()))?;
+        strided::copy(values, 0, dims, &strides, to);
         Ok(())
     }
     let input = args.get(0)?;
@@ -60,7 +62,9 @@ fn tile(args: Args<'_, '_>, outputs: &mut [Tensor], cx: &RunContext) -> Run {
             walked.extend([*repeat, *dim]);
             steps.extend([0, *stride]);
         }
-        strided::copy(values, 0, &walked, &steps, cx.reset::<T>(first(args, outputs)?, &to)?);
+        let to = cx.reset::<T>(first(args, outputs)?, &to)?;
+        cx.room_for_text(copied_text(values, to.len()))?;
+        strided::copy(values, 0, &walked, &steps, to);
         Ok(())
     }
     let input = args.get(0)?;

@@ -2,12 +2,12 @@
 
 use smallvec::SmallVec;
 
-use super::body::{Body, Stack, captured, position};
+use super::body::{Body, Stack, captured, position, weight};
 use super::control::empty;
 use super::support::{Args, Built, Facts, Run, axis_of, like};
 use crate::kernel::program::copy;
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
-use crate::tensor::{Tensor, TensorView};
+use crate::tensor::{ElementType, Tensor, TensorView};
 
 /// The kernel of the node, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
@@ -151,6 +151,7 @@ impl Scan {
             copy(*view, state);
         }
         turn.slices.resize_with(scanned.len().max(turn.slices.len()), Tensor::default);
+        let mut text = 0_u64;
         for at in 0..length {
             let mut views: SmallVec<[TensorView<'_>; 8]> =
                 turn.current.iter().take(self.states).map(Tensor::view).collect();
@@ -166,6 +167,10 @@ impl Scan {
             let results = turn.next.iter().skip(self.states).zip(outputs.iter_mut().skip(self.states));
             let places = self.output_axes.iter().zip(&self.output_directions);
             for ((slice, to), (axis, direction)) in results.zip(places) {
+                if slice.element_type() == ElementType::String {
+                    text = text.saturating_add(weight(slice));
+                    cx.room_for_text(text)?;
+                }
                 let axis = args.axis(*axis, slice.dims().len() + 1)?;
                 let place = if *direction == 1 { length - 1 - at } else { at };
                 Stack { to, axis, count: length }.put(args, place, at == 0, slice.view(), cx)?;

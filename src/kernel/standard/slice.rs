@@ -6,7 +6,7 @@ use super::strided::{self, Strides, dense};
 use super::support::{
     Args, Built, Dims, FactDims, Run, any_type, axis_of, fact, first, ints, like, of_rank, one, op, rank,
 };
-use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext};
+use crate::kernel::{BuildError, Fact, FactDim, Node, RunContext, text_bytes};
 use crate::load::RunError;
 use crate::tensor::{Element, Tensor, TensorView};
 
@@ -243,9 +243,10 @@ fn concat(name: &'static str, node: &Node<'_>) -> Built {
         cx: &RunContext,
     ) -> Run {
         let mut dims = Dims::from_slice(args.get(0)?.dims());
-        let mut total = 0_usize;
+        let (mut total, mut text) = (0_usize, 0_u64);
         for index in 0..args.inputs.len() {
             let other = args.get(index)?.shape();
+            text = text.saturating_add(text_bytes(args.values::<T>(index)?));
             let size = other.dims().get(axis).copied().unwrap_or(0);
             total = total.checked_add(size).ok_or(RunError::OverBudget { needed: u64::MAX })?;
             dims.get_mut(axis).into_iter().for_each(|d| *d = size);
@@ -255,6 +256,7 @@ fn concat(name: &'static str, node: &Node<'_>) -> Built {
         }
         dims.get_mut(axis).into_iter().for_each(|d| *d = total);
         let (outer, inner) = around(&dims, axis);
+        cx.room_for_text(text)?;
         let to = cx.reset::<T>(first(args, outputs)?, &dims)?;
         if total * inner == 0 {
             return Ok(());

@@ -6,7 +6,7 @@ use super::LANES;
 use super::ensemble::{Ensemble, Feature};
 use super::leaves::Score;
 use crate::kernel::transform::{PostTransform, logistic, probit};
-use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
+use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext, longest_text};
 use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
@@ -184,6 +184,7 @@ impl TreeOperator {
         let mut labels = match (&self.labels, label) {
             (Some(Labels::Ints(labels)), Some(out)) => LabelSink::Ints(labels, cx.reset(out, &[shape[0]])?),
             (Some(Labels::Strings(labels)), Some(out)) => {
+                cx.room_for_text(longest_text(labels).saturating_mul(shape[0] as u64))?;
                 LabelSink::Strings(labels, cx.reset(out, &[shape[0]])?)
             }
             _ => LabelSink::None,

@@ -2,16 +2,18 @@
 //! given. A plan says it of all operators at once where its shapes are known before the run; this is
 //! for those whose shapes only the run tells, and for the first run of any.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::api::tract_core::ops::array::{DynTile, Range};
 use super::api::{
-    EvalContext, OpState, SymbolValues, TValue, TVec, TractResult, TypedFact, TypedModel, TypedNode, bail,
-    tract_core,
+    DatumType, EvalContext, OpState, SymbolValues, TValue, TVec, TractResult, TypedFact, TypedModel,
+    TypedNode, bail, tract_core,
 };
+use crate::kernel::RUN_LIMIT;
+use crate::kernel::deadline::Deadline;
 use crate::load::RunError;
 
-/// The longest that the first run of a network may take.
+/// The longest that the first run of a network may compute.
 const TIME_LIMIT: Duration = Duration::from_secs(8);
 
 /// Which outputs of which node are read how often.
@@ -36,17 +38,22 @@ pub(super) struct Meter {
     made: Vec<u64>,
     held: u64,
     budget: u64,
-    deadline: Option<Instant>,
+    deadline: Deadline,
 }
 
 impl Meter {
+    /// For a run whose length values may tell, because they tell its shapes.
     pub(super) fn new(reads: &Reads, budget: u64) -> Self {
-        Self { reads: reads.0.clone(), made: vec![0; reads.0.len()], held: 0, budget, deadline: None }
+        Self::until(Deadline::after(RUN_LIMIT), reads, budget)
     }
 
-    /// As [`Meter::new`], for a run that also has to be over in time.
+    /// For the first run.
     pub(super) fn of_trial(reads: &Reads, budget: u64) -> Self {
-        Self { deadline: Instant::now().checked_add(TIME_LIMIT), ..Self::new(reads, budget) }
+        Self::until(Deadline::after(TIME_LIMIT), reads, budget)
+    }
+
+    fn until(deadline: Deadline, reads: &Reads, budget: u64) -> Self {
+        Self { reads: reads.0.clone(), made: vec![0; reads.0.len()], held: 0, budget, deadline }
     }
 
     /// Runs an operator as tract does, where there is room and time.
@@ -57,10 +64,11 @@ impl Meter {
         node: &TypedNode,
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
-        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            bail!(RunError::TooSlow { limit: TIME_LIMIT });
+        if self.deadline.has_passed() {
+            bail!(RunError::TooSlow { limit: self.deadline.limit() });
         }
-        self.room(needed(context.symbols, node, &inputs).unwrap_or(0))?;
+        let needed = needed(context.symbols, node, &inputs).unwrap_or(0);
+        self.room(needed.saturating_add(text(node, &inputs, needed)))?;
         let outputs = tract_core::plan::eval(context, state, node, inputs)?;
         let made = outputs.iter().map(|output| bytes(output)).fold(0, u64::saturating_add);
         self.room(made)?;
@@ -90,7 +98,9 @@ impl Meter {
 }
 
 fn bytes(value: &TValue) -> u64 {
-    (value.len() as u64).saturating_mul(value.datum_type().size_of() as u64)
+    let texts = value.as_plain_ram().and_then(|plain| plain.as_slice::<String>().ok());
+    let text = texts.map_or(0, |texts| texts.iter().map(|text| text.len() as u64).sum());
+    (value.len() as u64).saturating_mul(value.datum_type().size_of() as u64).saturating_add(text)
 }
 
 /// The bytes that an operator is about to make; `None` where that cannot be told. Of tract's
@@ -125,8 +135,22 @@ fn needed(symbols: &SymbolValues, node: &TypedNode, inputs: &[TValue]) -> Option
     })
 }
 
+/// The most bytes of text that an operator can make beside the `shallow` ones of its shapes, where
+/// each text that it makes is one that it is given, or one of each input in a row.
+fn text(node: &TypedNode, inputs: &[TValue], shallow: u64) -> u64 {
+    if !node.outputs.iter().any(|output| output.fact.datum_type == DatumType::String) {
+        return 0;
+    }
+    let longest = |value: &TValue| {
+        let texts = value.as_plain_ram()?.as_slice::<String>().ok()?;
+        texts.iter().map(|text| text.len() as u64).max()
+    };
+    let longest = inputs.iter().filter_map(longest).fold(0, u64::saturating_add);
+    (shallow / size_of::<String>() as u64).saturating_mul(longest)
+}
+
 fn number(symbols: &SymbolValues, value: &TValue) -> Option<f64> {
-    if value.datum_type() == super::api::DatumType::TDim {
+    if value.datum_type() == DatumType::TDim {
         let plain = value.as_plain_ram()?;
         let dim = plain.to_scalar::<super::api::TDim>().ok()?;
         #[expect(clippy::cast_precision_loss, reason = "a bound is wanted, not the number")]

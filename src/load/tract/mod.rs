@@ -21,6 +21,7 @@ pub(super) mod nan;
 pub(super) mod plan;
 pub(super) mod trial;
 mod trials;
+mod windows;
 
 pub(super) use model::{Blueprint, Extent, Output, TractModel};
 

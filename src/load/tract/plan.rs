@@ -1,6 +1,6 @@
 //! One optimised network, ready to run on any thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,10 +10,12 @@ use thread_local::ThreadLocal;
 use super::api::Cost;
 use super::api::tract_core::ops::scan::Scan;
 use super::api::{
-    IntoRunnable, SymbolValues, TValue, TVec, TractResult, TypedModel, TypedSimplePlan, TypedSimpleState,
+    DatumType, IntoRunnable, SymbolValues, TValue, TVec, TractResult, TypedModel, TypedSimplePlan,
+    TypedSimpleState, tract_core,
 };
 use super::convert::{engine_error, engine_text};
 use super::meter::{Meter, Reads};
+use super::windows;
 use crate::load::{LoadError, RunError, panic_text};
 
 /// A network in the form that runs, with one state for each thread that has run it.
@@ -45,6 +47,7 @@ pub(in crate::load) enum Watch {
 impl Plan {
     /// Optimises a typed model. The caller has bounded the sizes that it declares.
     pub(in crate::load) fn new(model: TypedModel) -> Result<Self, LoadError> {
+        windows::check(&model)?;
         guarded(|| {
             // Before the weights are packed into forms that tell nothing of their size.
             let const_bytes = constant_bytes(&model);
@@ -61,22 +64,24 @@ impl Plan {
         let cell = self.states.get_or_default();
         // A state that is in use further up this thread's stack stays there; this call makes its own.
         let mut kept = cell.try_borrow_mut().ok().and_then(|mut slot| slot.take());
+        let current = Cell::new(0);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut state = match kept.take() {
                 Some(state) => state,
                 None => self.plan.spawn()?,
             };
-            let meter = match watch {
+            let mut meter = match watch {
                 Watch::Usual { .. } if self.told => None,
                 Watch::Usual { budget } => Some(Meter::new(&self.reads, budget)),
                 Watch::Trial { budget } => Some(Meter::of_trial(&self.reads, budget)),
             };
-            let outputs = match meter {
-                None => state.run(inputs)?,
-                Some(mut meter) => state.run_plan_with_eval(inputs, |cx, state, node, inputs| {
-                    meter.eval(cx, state, node, inputs)
-                })?,
-            };
+            let outputs = state.run_plan_with_eval(inputs, |cx, state, node, inputs| {
+                current.set(node.id);
+                match &mut meter {
+                    None => tract_core::plan::eval(cx, state, node, inputs),
+                    Some(meter) => meter.eval(cx, state, node, inputs),
+                }
+            })?;
             Ok::<_, super::api::TractError>((outputs, state))
         }));
         match outcome {
@@ -87,10 +92,23 @@ impl Plan {
                 Ok(outputs)
             }
             Ok(Err(error)) => Err(engine_error(&error)),
-            Err(panic) => {
-                Err(RunError::Engine(format!("the engine panicked: {}", panic_text(&*panic)).into()))
-            }
+            Err(panic) => Err(RunError::Engine(self.refusal(current.get(), &panic_text(&*panic)).into())),
         }
+    }
+
+    /// What is said of a node that could not work on what it was given: tract panics on many a value
+    /// that fits the shapes, an index out of range or a divisor of zero.
+    fn refusal(&self, node: usize, why: &str) -> String {
+        let model = self.plan.model();
+        let Some(node) = model.nodes().get(node) else { return format!("the engine failed: {why}") };
+        let facts = node.inputs.iter().filter_map(|input| model.outlet_fact(*input).ok());
+        let given: Vec<_> = facts.map(|f| format!("{:?} [{:?}]", f.datum_type, f.shape)).collect();
+        format!(
+            "{} (node `{}`) cannot work on its inputs, {}: {why}",
+            node.op.name(),
+            node.name,
+            given.join(" and ")
+        )
     }
 
     /// The bytes of the constants that the plan holds.
@@ -119,10 +137,13 @@ fn is_told(model: &TypedModel) -> bool {
         let dims: Vec<_> = fact.shape.iter().flat_map(|dim| dim.symbols()).collect();
         dims
     };
+    // The length of texts is in no shape.
+    let texts =
+        model.nodes().iter().flat_map(|node| &node.outputs).any(|o| o.fact.datum_type == DatumType::String);
     let given = model.inputs.iter().filter_map(|id| model.outlet_fact(*id).ok());
     let given: HashSet<_> = given.flat_map(symbols).collect();
     let mut all = model.nodes().iter().flat_map(|node| &node.outputs).flat_map(|o| symbols(&o.fact));
-    all.all(|symbol| given.contains(&symbol))
+    !texts && all.all(|symbol| given.contains(&symbol))
 }
 
 /// How many multiplications a run takes, as far as the shapes tell.

@@ -6,8 +6,8 @@ use super::coupling::Coupling;
 use super::function::{Function, SupportVectors};
 use crate::kernel::ml::affine::Affine;
 use crate::kernel::ml::common::{
-    Number, class_labels, classifier_facts, first_fact, input, label_count, rows_of_width, two, with_numbers,
-    write_labels,
+    Number, class_labels, classifier_facts, first_fact, input, label_count, room_for_labels, rows_of_width,
+    two, with_numbers, write_labels,
 };
 use crate::kernel::transform::{PostTransform, SecondClass, arg_max};
 use crate::kernel::{Attributes, BuildError, Fact, Kernel, PerThread, RunContext};
@@ -308,6 +308,7 @@ impl Kernel for SvmClassifier {
     ) -> Result<(), RunError> {
         let x = input(inputs, 0, OPERATOR)?;
         let rows = rows_of_width(x.shape(), self.features(), OPERATOR)?;
+        room_for_labels(&self.labels, rows, cx)?;
         let (labels, scores) = two(outputs);
         let mut unused = Tensor::default();
         let scores = cx.reset::<f32>(scores.unwrap_or(&mut unused), &[rows, self.width()])?;

@@ -27,10 +27,15 @@ impl Kernel for StringConcat {
         let out = cx.reset::<String>(out, &dims)?;
         let mut left_at = Walk::new(x.dims(), &dims);
         let mut right_at = Walk::new(y.dims(), &dims);
+        let mut text = 0_u64;
         for out in out {
+            let left = left.get(left_at.step(&dims)).map_or("", String::as_str);
+            let right = right.get(right_at.step(&dims)).map_or("", String::as_str);
+            text = text.saturating_add((left.len() + right.len()) as u64);
+            cx.room_for_text(text)?;
             out.clear();
-            out.push_str(left.get(left_at.step(&dims)).map_or("", String::as_str));
-            out.push_str(right.get(right_at.step(&dims)).map_or("", String::as_str));
+            out.push_str(left);
+            out.push_str(right);
         }
         Ok(())
     }
@@ -113,6 +118,7 @@ impl Walk {
 
 #[cfg(test)]
 mod tests {
+    use crate::kernel::RunContext;
     use crate::kernel::ml::common::testing::{build, run, words};
     use crate::load::RunError;
     use crate::tensor::Tensor;
@@ -140,5 +146,19 @@ mod tests {
     fn shapes_that_do_not_broadcast_are_refused() {
         let error = joined(words(&[2], &["a", "b"]), words(&[3], &["x", "y", "z"])).unwrap_err();
         assert_eq!(error.to_string(), "StringConcat expected shapes that broadcast");
+    }
+
+    #[test]
+    fn texts_over_the_memory_budget_are_refused() {
+        let twice = build(":StringConcat", vec![]).unwrap();
+        let context = RunContext::new(1 << 10);
+        let mut text = words(&[2], &["abc", "d"]);
+        let refused = (0..12).find_map(|_| {
+            let mut out = [Tensor::default()];
+            let done = twice.run(&[Some(text.view()), Some(text.view())], &mut out, &context);
+            std::mem::swap(&mut text, &mut out[0]);
+            done.err()
+        });
+        assert_eq!(refused, Some(RunError::OverBudget { needed: 1536 }));
     }
 }

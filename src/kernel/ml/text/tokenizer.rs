@@ -126,6 +126,8 @@ impl Kernel for Tokenizer {
         };
         let dims: SmallVec<[usize; 8]> = x.dims().iter().copied().chain([width]).collect();
         let out = cx.reset::<String>(out, &dims)?;
+        // What the tokens hold stands in the texts; what fills the rows up is the file's.
+        cx.room_for_text((self.pad.len() as u64).saturating_mul(out.len() as u64))?;
         if width == 0 {
             return Ok(());
         }

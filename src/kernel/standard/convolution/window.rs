@@ -62,7 +62,10 @@ impl Window {
     /// The window of a node with a kernel of this shape.
     pub(super) fn read(attributes: &Attributes, kernel: &[usize]) -> Result<Self, BuildError> {
         let rank = kernel.len();
-        if rank == 0 || rank > AXES {
+        if rank == 0 {
+            return Err(BuildError::invalid("kernel_shape: expected a size for each axis, found none"));
+        }
+        if rank > AXES {
             return Err(BuildError::Unsupported);
         }
         let list = |name: &str, count: usize, default: usize, least: i64| -> Result<Vec<usize>, BuildError> {
