@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::api::{
-    EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult, TypedFact, TypedOp, as_op,
+    EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult, TypedFact, TypedOp, as_op, bail,
     op_as_typed_op, op_out_of_plan,
 };
+use crate::load::RunError;
 
 type Facts = dyn Fn(&[&TypedFact]) -> TractResult<TVec<TypedFact>> + Send + Sync;
 type Eval = dyn Fn(&[TValue]) -> TractResult<TVec<TValue>> + Send + Sync;
@@ -38,6 +39,15 @@ impl Computed {
     ) -> Self {
         Self::new(name, move |_| Ok(facts.clone()), eval)
     }
+}
+
+/// An error where an operator is about to write more text than a tensor may take; shapes tell only how
+/// many texts there are, and what doubles them grows without end in a few steps.
+pub(super) fn room_for_text(bytes: u64, budget: u64) -> TractResult<()> {
+    if bytes > budget {
+        bail!(RunError::OverBudget { needed: bytes });
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Computed {

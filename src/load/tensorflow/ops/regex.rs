@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::super::api::{Datum, EngineTensor, IntoTValue, OutletId, TypedFact, bail, tvec};
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for_text};
 use super::wiring::{Wired, Wiring, first, input, invalid};
 use super::{Handler, WiringError};
 
@@ -52,11 +52,17 @@ fn compiled(pattern: &str) -> Result<Regex, WiringError> {
 fn replace(w: &mut Wiring<'_>, node: &Node, x: OutletId, pattern: &str, rewrite: &str) -> Wired {
     let (pattern, rewrite) = (compiled(&translated(pattern))?, rewriting(rewrite));
     let global = node.attributes.bool("replace_global").unwrap_or(true);
+    let budget = w.budget();
     let fact = TypedFact::dt_shape(String::datum_type(), &*w.dims(x)?);
     let op = Computed::giving("RegexReplace", tvec!(fact), move |values| {
         let [x] = values else { bail!("one input expected") };
         let words = x.to_plain_array_view::<String>()?;
         let limit = usize::from(!global);
+        // A match before each character, and each mention of a group in place of one is no longer than all.
+        let most = |s: &String| {
+            (s.len() as u64).saturating_add((2 * s.len() as u64 + 1).saturating_mul(rewrite.len() as u64))
+        };
+        room_for_text(words.iter().map(most).fold(0, u64::saturating_add), budget)?;
         let replaced = words.map(|s| pattern.replacen(s, limit, rewrite.as_str()).into_owned());
         Ok(tvec!(EngineTensor::from(replaced).into_tvalue()))
     });

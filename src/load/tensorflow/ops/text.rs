@@ -5,10 +5,9 @@ use super::super::api::{
     tract_ndarray, tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for_text};
 use super::wiring::{Wired, Wiring, axis_of, first, input};
 use super::{Handler, WiringError};
-use crate::load::RunError;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
@@ -164,6 +163,7 @@ fn reduce_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let &[axis] = w.konst_ints(input(inputs, 1)?)?.as_slice() else { return Err(WiringError::Unsupported) };
     let axis = axis_of(axis, w.rank(x)?)?;
     let separator = node.attributes.text("separator").unwrap_or_default().to_owned();
+    let budget = w.budget();
     let keep = node.attributes.bool("keep_dims").unwrap_or(false);
     let mut dims = w.dims(x)?;
     if keep {
@@ -176,6 +176,7 @@ fn reduce_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
             let [x] = v else { bail!("one input expected") };
             let axis = tract_ndarray::Axis(axis);
             let view = x.to_plain_array_view::<String>()?;
+            room_for_text(view.iter().map(|s| (s.len() + separator.len()) as u64).sum(), budget)?;
             let joined = view
                 .map_axis(axis, |lane| lane.iter().map(String::as_str).collect::<Vec<_>>().join(&separator));
             let joined = if keep { joined.insert_axis(axis) } else { joined };
@@ -228,9 +229,7 @@ fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
                 let own: u64 = view.iter().map(|s| (s.len() + separator.len()) as u64).sum();
                 sum.saturating_add(own.saturating_mul(elements / (view.len() as u64).max(1)))
             });
-            if text > budget {
-                bail!(RunError::OverBudget { needed: text });
-            }
+            room_for_text(text, budget)?;
             let mut joined: Option<tract_ndarray::ArrayD<String>> = None;
             for view in &views {
                 let Some(view) = view.broadcast(&*shape) else { bail!("the shapes do not agree") };
