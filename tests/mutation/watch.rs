@@ -75,6 +75,7 @@ impl Child {
 
     /// Tells that all files were tried.
     pub(crate) fn end(self) {
+        drop(self);
         say("end");
     }
 }
