@@ -14,6 +14,7 @@ use crate::load::RunError;
 use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Shape, Tensor, TensorView};
 
+pub(crate) mod aligned;
 pub(crate) mod attributes;
 pub(crate) use attributes::{Attribute, Attributes, ROUNDED_TO};
 pub(crate) mod deadline;

@@ -2,6 +2,7 @@
 
 use super::activation::Activation;
 use super::parameters::{Parameters, State};
+use crate::kernel::aligned::Aligned;
 use crate::kernel::standard::dense::Dense;
 use crate::kernel::{Kernel, RunContext};
 use crate::load::RunError;
@@ -51,11 +52,12 @@ pub(super) struct Rules {
 #[derive(Debug, Default)]
 pub(super) struct States {
     /// `[batch, state_width]`.
-    pub(super) h: Vec<f32>,
-    pub(super) c: Vec<f32>,
-    next: Vec<f32>,
+    pub(super) h: Aligned,
+    pub(super) c: Aligned,
+    next: Aligned,
+    open: Aligned,
     products: Tensor,
-    gated: Vec<f32>,
+    gated: Aligned,
     gated_products: Tensor,
     sums: Vec<f32>,
     gates: Vec<f32>,
@@ -66,8 +68,7 @@ impl States {
     pub(super) fn clear(&mut self, batch: usize, parameters: &Parameters) {
         let (width, gates) = (parameters.state_width(), parameters.cell.gates());
         for state in [&mut self.h, &mut self.c, &mut self.gated, &mut self.next] {
-            state.clear();
-            state.resize(batch * width, 0.0);
+            state.reset(batch * width);
         }
         self.sums.resize(gates * width, 0.0);
         self.gates.resize((gates + 1) * width, 0.0);
@@ -86,7 +87,7 @@ impl States {
         let table = match &parameters.state {
             State::Table(table) => table,
             State::Interleaved(weights) => {
-                weights.step(row, &self.h, &mut self.next, &mut self.c);
+                weights.step(row, &self.h, &mut self.next, &mut self.c, &mut self.open);
                 std::mem::swap(&mut self.h, &mut self.next);
                 return Ok(());
             }

@@ -2,12 +2,14 @@
 //! everybody uses: the gates of a few units are computed beside each other, and become the next
 //! state before they leave the cache.
 
-use std::ops::Range;
-
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::kernel::standard::tile::{PANEL, Sums, accumulate, load, store};
+use crate::kernel::aligned::Aligned;
+use crate::kernel::standard::tile::{PANEL, Sums, accumulate};
 use crate::kernel::standard::vector::{gated_tanh_one, sigmoid_one, tanh_one};
+
+/// So many sequences at a time: what their gates are made of stays in the first-level cache.
+const AT_ONCE: usize = 16;
 
 /// The weights of the state, units beside each other and for these all gates.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub(super) struct Interleaved {
     kind: Kind,
     hidden: usize,
     /// For each block of units, for each gate: row by row.
-    panels: Vec<[f32; PANEL]>,
+    panels: Aligned,
     /// The bias of the candidate of a GRU, block by block: the one that the reset gate works on.
     late: Vec<f32>,
 }
@@ -46,15 +48,14 @@ impl Interleaved {
         late: impl Fn(usize) -> f32,
     ) -> Self {
         let blocks = hidden.div_ceil(PANEL);
-        let mut panels = Vec::with_capacity(blocks * kind.gates() * hidden);
-        for block in 0..blocks {
-            for gate in 0..kind.gates() {
-                for row in 0..hidden {
-                    panels.push(std::array::from_fn(|lane| {
-                        let unit = block * PANEL + lane;
-                        if unit < hidden { weight(gate, unit, row) } else { 0.0 }
-                    }));
-                }
+        let mut panels = Aligned::zeroed(blocks * kind.gates() * hidden * PANEL);
+        let gates = (0..blocks).flat_map(|block| (0..kind.gates()).map(move |gate| (block, gate)));
+        for ((block, gate), rows) in gates.zip(panels.registers_mut().chunks_exact_mut(hidden.max(1))) {
+            for (row, to) in rows.iter_mut().enumerate() {
+                *to = std::array::from_fn(|lane| {
+                    let unit = block * PANEL + lane;
+                    if unit < hidden { weight(gate, unit, row) } else { 0.0 }
+                });
             }
         }
         let late = (0..blocks * PANEL).map(|unit| if unit < hidden { late(unit) } else { 0.0 }).collect();
@@ -75,32 +76,45 @@ impl Interleaved {
     }
 
     /// One step of all sequences, of which `h` and `c` are the states and `next` becomes the next.
-    /// `row` is the projected input of a sequence at this step, nothing where it has ended.
+    /// `row` is the projected input of a sequence at this step, nothing where it has ended. `gates`
+    /// is room to work in.
     pub(super) fn step<'r>(
         &self,
         row: impl Fn(usize) -> Option<&'r [f32]>,
         h: &[f32],
         next: &mut [f32],
         c: &mut [f32],
+        gates: &mut Aligned,
     ) {
-        self.arch.dispatch(Step { weights: self, row, h, next, c });
+        let (width, each) = (self.width(), self.kind.gates() * self.width());
+        if gates.len() != AT_ONCE * each {
+            gates.reset(AT_ONCE * each);
+        }
+        let block = AT_ONCE * width;
+        let states = h.chunks(block).zip(next.chunks_mut(block)).zip(c.chunks_mut(block));
+        for (index, ((h, next), c)) in states.enumerate() {
+            let row = |sequence: usize| row(index * AT_ONCE + sequence);
+            self.arch.dispatch(Products { weights: self, row, h, to: &mut *gates });
+            self.arch.dispatch(Cells { weights: self, row, gates: &*gates, h, next, c });
+        }
     }
 
     pub(super) fn memory(&self) -> usize {
-        (self.panels.len() * PANEL + self.late.len()) * size_of::<f32>()
+        (self.panels.len() + self.late.len()) * size_of::<f32>()
     }
 }
 
-/// [`Interleaved::step`], to be compiled for each instruction set.
-struct Step<'a, F> {
+/// What the gates are the functions of: sums over the input and the state. A loop of its own, as the
+/// functions' constants would take its registers.
+struct Products<'a, F> {
     weights: &'a Interleaved,
     row: F,
     h: &'a [f32],
-    next: &'a mut [f32],
-    c: &'a mut [f32],
+    /// Sequence by sequence, block by block of units, gate by gate.
+    to: &'a mut [f32],
 }
 
-impl<'r, F: Fn(usize) -> Option<&'r [f32]>> WithSimd for Step<'_, F> {
+impl<'r, F: Fn(usize) -> Option<&'r [f32]>> WithSimd for Products<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -118,31 +132,26 @@ impl<'r, F: Fn(usize) -> Option<&'r [f32]>> WithSimd for Step<'_, F> {
     }
 }
 
-impl<'r, F: Fn(usize) -> Option<&'r [f32]>> Step<'_, F> {
+impl<'r, F: Fn(usize) -> Option<&'r [f32]>> Products<'_, F> {
     /// `R` sequences at a time; the `G` gates of a block of units are the panels.
     #[inline(always)]
     fn all<S: Simd, const R: usize, const G: usize, const V: usize>(mut self, simd: S) {
-        let width = self.weights.width();
-        let count = self.h.len() / width;
+        let count = self.h.len() / self.weights.width();
         let mut sequence = 0;
         while sequence < count {
-            let rows: [Option<&[f32]>; R] =
-                std::array::from_fn(|r| if sequence + r < count { (self.row)(sequence + r) } else { None });
-            if rows.iter().all(Option::is_some) {
-                let rows = rows.map(|r| r.unwrap_or(&[]));
+            let (mut rows, mut are_all) = ([[].as_slice(); R], true);
+            for (r, to) in rows.iter_mut().enumerate() {
+                let row = if sequence + r < count { (self.row)(sequence + r) } else { None };
+                are_all &= row.is_some();
+                *to = row.unwrap_or(&[]);
+            }
+            if are_all {
                 self.rows::<S, R, G, V>(simd, sequence, rows);
                 sequence += R;
                 continue;
             }
-            match (self.row)(sequence) {
-                Some(row) => self.rows::<S, 1, G, V>(simd, sequence, [row]),
-                // An ended sequence keeps its state.
-                None => {
-                    let range = sequence * width..(sequence + 1) * width;
-                    if let (Some(to), Some(from)) = (self.next.get_mut(range.clone()), self.h.get(range)) {
-                        to.copy_from_slice(from);
-                    }
-                }
+            if !rows[0].is_empty() {
+                self.rows::<S, 1, G, V>(simd, sequence, [rows[0]]);
             }
             sequence += 1;
         }
@@ -159,86 +168,120 @@ impl<'r, F: Fn(usize) -> Option<&'r [f32]>> Step<'_, F> {
     ) {
         let Interleaved { hidden, panels, late, .. } = self.weights;
         let (hidden, width) = (*hidden, self.weights.width());
-        let x: [&[f32]; R] = std::array::from_fn(|r| {
+        let mut x = [[].as_slice(); R];
+        for r in 0..R {
             let from = (sequence + r) * width;
-            self.h.get(from..from + hidden).unwrap_or(&[])
-        });
-        for block in 0..width / PANEL {
-            let gates: [&[[f32; PANEL]]; G] = std::array::from_fn(|g| {
+            x[r] = self.h.get(from..from + hidden).unwrap_or(&[]);
+        }
+        let (late, _) = late.as_chunks::<PANEL>();
+        let mut given = [[].as_slice(); R];
+        for r in 0..R {
+            (given[r], _) = rows[r].as_chunks::<PANEL>().0.as_chunks::<G>();
+        }
+        for (block, late) in late.iter().enumerate() {
+            let mut gates = [[].as_slice(); G];
+            for g in 0..G {
                 let from = (block * G + g) * hidden;
-                panels.get(from..from + hidden).unwrap_or(&[])
-            });
+                gates[g] = panels.registers().get(from..from + hidden).unwrap_or(&[]);
+            }
             let mut sums: Sums<S, R, G, V> = [[[simd.splat_f32s(0.0); V]; G]; R];
             for r in 0..R {
+                let Some(given) = given[r].get(block) else { return };
                 for g in 0..G {
-                    for v in 0..V {
-                        let lane = v * S::F32_LANES;
-                        // The candidate of a GRU gets its input behind the reset gate.
-                        let from = if G == 3 && g == 2 {
-                            late.get(block * PANEL + lane..)
-                        } else {
-                            rows[r].get((block * G + g) * PANEL + lane..)
-                        };
-                        let from = from.unwrap_or(&[]);
-                        sums[r][g][v] = load(simd, from.get(..S::F32_LANES).unwrap_or(from));
-                    }
+                    // The candidate of a GRU gets its input behind the reset gate.
+                    let from = if G == 3 && g == 2 { late } else { &given[g] };
+                    let (from, _) = S::as_simd_f32s(from);
+                    let Some(from) = from.first_chunk() else { return };
+                    sums[r][g] = *from;
                 }
             }
             let sums = accumulate::<S, R, G, V>(simd, x, gates, sums);
             for r in 0..R {
-                let mut values = [[0.0; PANEL]; G];
+                let from = ((sequence + r) * width + block * PANEL) * G;
+                let Some(to) = self.to.get_mut(from..from + G * PANEL) else { return };
+                let (to, _) = S::as_mut_simd_f32s(to);
                 for g in 0..G {
                     for v in 0..V {
-                        let lane = v * S::F32_LANES;
-                        store(simd, &mut values[g][lane..lane + S::F32_LANES], sums[r][g][v]);
+                        to[g * V + v] = sums[r][g][v];
                     }
-                }
-                let at = (sequence + r) * width + block * PANEL;
-                let range = at..at + PANEL;
-                let Some(next) = block_of_mut(self.next, range.clone()) else { continue };
-                if G == 4 {
-                    let Some(c) = block_of_mut(self.c, range) else { continue };
-                    lstm(&values, c, next);
-                } else {
-                    let candidate = (block * G + 2) * PANEL;
-                    let candidate = block_of(rows[r], candidate..candidate + PANEL);
-                    let (Some(candidate), Some(h)) = (candidate, block_of(self.h, range)) else { continue };
-                    gru(&values, candidate, h, next);
                 }
             }
         }
     }
 }
 
-fn block_of(values: &[f32], range: Range<usize>) -> Option<&[f32; PANEL]> {
-    values.get(range)?.try_into().ok()
+/// The next states, out of the sums.
+struct Cells<'a, F> {
+    weights: &'a Interleaved,
+    row: F,
+    gates: &'a [f32],
+    h: &'a [f32],
+    next: &'a mut [f32],
+    c: &'a mut [f32],
 }
 
-fn block_of_mut(values: &mut [f32], range: Range<usize>) -> Option<&mut [f32; PANEL]> {
-    values.get_mut(range)?.try_into().ok()
+impl<'r, F: Fn(usize) -> Option<&'r [f32]>> WithSimd for Cells<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        match self.weights.kind {
+            Kind::Lstm => self.all::<4>(),
+            Kind::Gru => self.all::<3>(),
+        }
+    }
+}
+
+impl<'r, F: Fn(usize) -> Option<&'r [f32]>> Cells<'_, F> {
+    #[inline(always)]
+    fn all<const G: usize>(self) {
+        let width = self.weights.width();
+        let (gates, _) = self.gates.as_chunks::<PANEL>();
+        let (gates, _) = gates.as_chunks::<G>();
+        let sequences = gates.chunks_exact(width / PANEL).zip(self.h.chunks_exact(width));
+        let states = self.next.chunks_exact_mut(width).zip(self.c.chunks_exact_mut(width));
+        for (sequence, ((gates, h), (next, c))) in sequences.zip(states).enumerate() {
+            let Some(row) = (self.row)(sequence) else {
+                // An ended sequence keeps its state.
+                next.copy_from_slice(h);
+                continue;
+            };
+            let blocks = next.as_chunks_mut().0.iter_mut().zip(c.as_chunks_mut().0).zip(h.as_chunks().0);
+            let rows = row.as_chunks::<PANEL>().0.chunks_exact(G);
+            for ((gates, row), ((next, c), h)) in gates.iter().zip(rows).zip(blocks) {
+                let cell = Cell { row, h, next, c };
+                if G == 4 { lstm(gates, cell) } else { gru(gates, cell) }
+            }
+        }
+    }
+}
+
+/// A block of units of one sequence.
+struct Cell<'a> {
+    /// What the input gives to each gate.
+    row: &'a [[f32; PANEL]],
+    h: &'a [f32; PANEL],
+    next: &'a mut [f32; PANEL],
+    c: &'a mut [f32; PANEL],
 }
 
 /// `gates` are those of the input, output and forget gates and of the candidate.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "constant bounds")]
-fn lstm<const G: usize>(gates: &[[f32; PANEL]; G], c: &mut [f32; PANEL], h: &mut [f32; PANEL]) {
+fn lstm<const G: usize>(gates: &[[f32; PANEL]; G], Cell { next, c, .. }: Cell<'_>) {
     for i in 0..PANEL {
         c[i] = c[i].mul_add(sigmoid_one(gates[2][i]), gated_tanh_one(gates[3][i], gates[0][i]));
     }
     for i in 0..PANEL {
-        h[i] = gated_tanh_one(c[i], gates[1][i]);
+        next[i] = gated_tanh_one(c[i], gates[1][i]);
     }
 }
 
 /// `gates` are those of the update and reset gates, and what the state adds to the candidate.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "constant bounds")]
-fn gru<const G: usize>(
-    gates: &[[f32; PANEL]; G],
-    candidate: &[f32; PANEL],
-    h: &[f32; PANEL],
-    next: &mut [f32; PANEL],
-) {
+fn gru<const G: usize>(gates: &[[f32; PANEL]; G], Cell { row, h, next, .. }: Cell<'_>) {
+    let [.., candidate] = row else { return };
     for i in 0..PANEL {
         let update = sigmoid_one(gates[0][i]);
         let new = tanh_one(sigmoid_one(gates[1][i]).mul_add(gates[2][i], candidate[i]));

@@ -7,8 +7,8 @@ use super::activation::Activation;
 use super::panels::Multiply;
 use super::support::{Args, Dims, Facts, Run, like};
 use super::tile::PANEL;
+use crate::kernel::aligned::Aligned;
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
-use crate::memory;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
 /// With so few columns each is a sum along the row, not a part of a panel.
@@ -23,7 +23,7 @@ const ROWS_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Dense {
     operator: &'static str,
-    arch: Arch,
+    pub(super) arch: Arch,
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) weights: Weights,
@@ -39,7 +39,7 @@ pub(super) enum Weights {
     /// Not laid out yet: a layer that only tells its facts.
     Planned,
     /// Panel by panel, each row by row of the weights.
-    Panels(Vec<[f32; PANEL]>),
+    Panels(Aligned),
     /// Column by column.
     Columns(Vec<f32>),
 }
@@ -65,7 +65,8 @@ impl Dense {
                 })
             };
             let rows = (0..panels).flat_map(|p| (0..depth).map(move |r| (p, r)));
-            (Weights::Panels(rows.map(|(p, r)| row(p, r)).collect()), panels * PANEL)
+            let rows = Aligned::filled(panels * depth, rows.map(|(p, r)| row(p, r)));
+            (Weights::Panels(rows), panels * PANEL)
         };
         let (bias, activation) = (vec![0.0; width], Activation::None);
         let absorbed = absorbed.into();
@@ -89,9 +90,9 @@ impl Dense {
             return Self::new(operator, (depth, columns), weight, absorbed);
         }
         let panels = columns.div_ceil(PANEL);
-        let mut laid_out = memory::zeroed([0.0; PANEL], panels * depth);
+        let mut laid_out = Aligned::zeroed(panels * depth * PANEL);
         if transposed {
-            for (panel, to) in laid_out.chunks_exact_mut(depth.max(1)).enumerate().rev() {
+            for (panel, to) in laid_out.registers_mut().chunks_exact_mut(depth.max(1)).enumerate().rev() {
                 let from = panel * PANEL * depth;
                 let lanes = values.get(from..).unwrap_or(&[]).chunks_exact(depth.max(1));
                 for (block, to) in to.chunks_mut(ROWS_AT_ONCE).enumerate() {
@@ -108,7 +109,7 @@ impl Dense {
             let block = (GIVE_BACK / (columns * size_of::<f32>()).max(1)).clamp(1, ROWS_AT_ONCE);
             for start in (0..depth).step_by(block).rev() {
                 let rows = values.get(start * columns..).unwrap_or(&[]);
-                for (panel, to) in laid_out.chunks_exact_mut(depth).enumerate() {
+                for (panel, to) in laid_out.registers_mut().chunks_exact_mut(depth).enumerate() {
                     let to = to.get_mut(start..).unwrap_or(&mut []);
                     for (to, row) in to.iter_mut().zip(rows.chunks_exact(columns)) {
                         let row = row.get(panel * PANEL..columns.min((panel + 1) * PANEL)).unwrap_or(&[]);
@@ -179,7 +180,7 @@ impl Kernel for Dense {
             return Err(args.fail("weights"));
         }
         let to = cx.reset::<f32>(to, &dims)?;
-        self.arch.dispatch(Multiply { layer: self, x, to });
+        Multiply { layer: self, x, to }.run();
         Ok(())
     }
 
@@ -203,7 +204,7 @@ impl Kernel for Dense {
 
     fn memory(&self) -> usize {
         let weights = match &self.weights {
-            Weights::Panels(panels) => panels.len() * PANEL,
+            Weights::Panels(panels) => panels.len(),
             Weights::Columns(columns) => columns.len(),
             Weights::Planned => 0,
         };

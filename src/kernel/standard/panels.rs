@@ -5,15 +5,47 @@ use pulp::{Simd, WithSimd};
 use super::dense::{Dense, Weights};
 use super::tile::{PANEL, Sums, accumulate, load, store};
 
-/// The rows and the depth that are worked on at a time, so that they stay in the second-level cache.
-const ROW_BLOCK: usize = 128;
-const DEPTH_BLOCK: usize = 512;
+/// The rows and the depth that are worked on at a time. What is read of the rows stays in a cache, and
+/// a panel of weights is long enough to be read in one go: found by trial on layers of 4,096 by 4,096.
+const ROW_BLOCK: usize = 256;
+const DEPTH_BLOCK: usize = 2048;
 
-/// The work of one run, to be compiled for each instruction set.
+/// The rows of a run that are worked on together.
 pub(super) struct Multiply<'a> {
     pub(super) layer: &'a Dense,
     pub(super) x: &'a [f32],
     pub(super) to: &'a mut [f32],
+}
+
+impl Multiply<'_> {
+    /// All rows, block by block, with their activation.
+    pub(super) fn run(self) {
+        let Self { layer, x, to } = self;
+        let Dense { depth, columns, arch, activation, .. } = *layer;
+        if columns == 0 {
+            return;
+        }
+        if depth == 0 {
+            for to in to.chunks_exact_mut(columns) {
+                to.iter_mut().zip(&layer.bias).for_each(|(to, b)| *to = *b);
+            }
+            activation.apply(arch, to);
+            return;
+        }
+        for (x, to) in x.chunks(ROW_BLOCK * depth).zip(to.chunks_mut(ROW_BLOCK * columns)) {
+            match &layer.weights {
+                Weights::Planned => {}
+                Weights::Columns(weights) => {
+                    arch.dispatch(Dots { weights, bias: &layer.bias, depth, x, to });
+                    activation.apply(arch, to);
+                }
+                Weights::Panels(_) => {
+                    arch.dispatch(Multiply { layer, x, to });
+                    activation.finish(arch, to);
+                }
+            }
+        }
+    }
 }
 
 impl WithSimd for Multiply<'_> {
@@ -22,58 +54,90 @@ impl WithSimd for Multiply<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { layer, x, to } = self;
-        let (depth, columns) = (layer.depth, layer.columns);
-        if columns == 0 {
-            return;
-        }
-        let rows = to.len() / columns;
-        if depth == 0 {
-            for to in to.chunks_exact_mut(columns) {
-                to.iter_mut().zip(&layer.bias).for_each(|(to, b)| *to = *b);
-            }
-            layer.activation.apply(to);
-            return;
-        }
-        for block in 0..rows.div_ceil(ROW_BLOCK) {
-            let (from, end) = (block * ROW_BLOCK, rows.min((block + 1) * ROW_BLOCK));
-            let x = x.get(from * depth..end * depth).unwrap_or(&[]);
-            let to = to.get_mut(from * columns..end * columns).unwrap_or(&mut []);
-            match &layer.weights {
-                Weights::Planned => {}
-                Weights::Columns(weights) => dots(simd, weights, &layer.bias, depth, x, to),
-                Weights::Panels(panels) => match PANEL / S::F32_LANES {
-                    1 => by_panels::<S, 8, 2, 1>(simd, panels, layer, x, to),
-                    2 => by_panels::<S, 4, 1, 2>(simd, panels, layer, x, to),
-                    4 => by_panels::<S, 4, 1, 4>(simd, panels, layer, x, to),
-                    _ => plain(panels, layer, x, to),
-                },
-            }
-            let is_done = matches!(layer.weights, Weights::Panels(_)) && layer.activation.is_short();
-            if !is_done {
-                layer.activation.apply(to);
-            }
+        let Weights::Panels(panels) = &layer.weights else { return };
+        let panels = panels.registers();
+        match PANEL / S::F32_LANES {
+            1 => by_panels::<S, 8, 2, 1>(simd, panels, layer, x, to),
+            2 => by_panels::<S, 4, 1, 2>(simd, panels, layer, x, to),
+            4 => by_panels::<S, 4, 1, 4>(simd, panels, layer, x, to),
+            _ => plain(panels, layer, x, to),
         }
     }
 }
 
 /// Each result is a sum of products along a row and a column.
+struct Dots<'a> {
+    weights: &'a [f32],
+    bias: &'a [f32],
+    depth: usize,
+    x: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { weights, bias, depth, x, to } = self;
+        /// So many rows at a time: none waits for the sum of the one before.
+        const ROWS: usize = 4;
+        let columns = bias.len();
+        let (blocks, rest) = to.split_at_mut(to.len() - to.len() % (ROWS * columns));
+        let (x, x_rest) = x.split_at_checked(blocks.len() / columns * depth).unwrap_or((&[], &[]));
+        for (to, x) in blocks.chunks_exact_mut(ROWS * columns).zip(x.chunks_exact(ROWS * depth)) {
+            dots_of::<S, ROWS>(simd, weights, bias, depth, x, to);
+        }
+        for (to, x) in rest.chunks_exact_mut(columns).zip(x_rest.chunks_exact(depth)) {
+            dots_of::<S, 1>(simd, weights, bias, depth, x, to);
+        }
+    }
+}
+
+/// [`Dots`] of `R` rows.
 #[inline(always)]
-fn dots<S: Simd>(simd: S, weights: &[f32], bias: &[f32], depth: usize, x: &[f32], to: &mut [f32]) {
-    for (to, row) in to.chunks_exact_mut(bias.len()).zip(x.chunks_exact(depth)) {
-        for ((to, column), bias) in to.iter_mut().zip(weights.chunks_exact(depth)).zip(bias) {
-            let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(row), S::as_simd_f32s(column));
-            let mut sums = [simd.splat_f32s(0.0); 2];
-            for (a, b) in a.chunks(2).zip(b.chunks(2)) {
-                for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                    *sum = simd.mul_add_e_f32s(*a, *b, *sum);
-                }
+#[expect(clippy::indexing_slicing, reason = "constant bounds, or slices cut to the length of the loop")]
+fn dots_of<S: Simd, const R: usize>(
+    simd: S,
+    weights: &[f32],
+    bias: &[f32],
+    depth: usize,
+    x: &[f32],
+    to: &mut [f32],
+) {
+    let deep = depth / S::F32_LANES;
+    let mut rows = [([].as_slice(), [].as_slice()); R];
+    for r in 0..R {
+        let (registers, rest) = S::as_simd_f32s(&x[r * depth..(r + 1) * depth]);
+        rows[r] = (&registers[..deep], rest);
+    }
+    for (index, (column, bias)) in weights.chunks_exact(depth).zip(bias).enumerate() {
+        let (column, column_rest) = S::as_simd_f32s(column);
+        let column = &column[..deep];
+        // Two sums a row, in registers: an array that is picked from would lie in memory.
+        let zero = simd.splat_f32s(0.0);
+        let (mut even, mut odd) = ([zero; R], [zero; R]);
+        for k in 0..deep / 2 {
+            for r in 0..R {
+                even[r] = simd.mul_add_e_f32s(rows[r].0[2 * k], column[2 * k], even[r]);
+                odd[r] = simd.mul_add_e_f32s(rows[r].0[2 * k + 1], column[2 * k + 1], odd[r]);
             }
-            let [mut first, second] = sums;
-            if !a_rest.is_empty() {
-                let (a, b) = (simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
-                first = simd.mul_add_e_f32s(a, b, first);
+        }
+        if deep % 2 == 1 {
+            for r in 0..R {
+                even[r] = simd.mul_add_e_f32s(rows[r].0[deep - 1], column[deep - 1], even[r]);
             }
-            *to = bias + simd.reduce_sum_f32s(simd.add_f32s(first, second));
+        }
+        if !column_rest.is_empty() {
+            let column = simd.partial_load_f32s(column_rest);
+            for r in 0..R {
+                odd[r] = simd.mul_add_e_f32s(simd.partial_load_f32s(rows[r].1), column, odd[r]);
+            }
+        }
+        for r in 0..R {
+            if let Some(to) = to.get_mut(r * (to.len() / R) + index) {
+                *to = bias + simd.reduce_sum_f32s(simd.add_f32s(even[r], odd[r]));
+            }
         }
     }
 }
@@ -99,7 +163,10 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
         let mut cell = Cell { simd, layer, x, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
         for panel in (0..count - count % P).step_by(P) {
-            let several = std::array::from_fn::<_, P, _>(|i| block(panel + i, start, end));
+            let mut several = [[].as_slice(); P];
+            for (i, to) in several.iter_mut().enumerate() {
+                *to = block(panel + i, start, end);
+            }
             for row in (0..full).step_by(R) {
                 cell.compute::<R, P, V>(row, panel, several);
             }
@@ -112,7 +179,9 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
         for row in full..rows {
             let mut panel = 0;
             while panel + 4 <= count {
-                let four = std::array::from_fn::<_, 4, _>(|i| block(panel + i, start, end));
+                let [a, b, c, d] = [panel, panel + 1, panel + 2, panel + 3];
+                let four =
+                    [block(a, start, end), block(b, start, end), block(c, start, end), block(d, start, end)];
                 cell.compute::<1, 4, V>(row, panel, four);
                 panel += 4;
             }
@@ -150,39 +219,57 @@ impl<S: Simd> Cell<'_, S> {
         let (simd, layer) = (self.simd, self.layer);
         let (depth, columns) = (layer.depth, layer.columns);
         let deep = panels.iter().map(|p| p.len()).min().unwrap_or(0);
-        let x: [&[f32]; R] = std::array::from_fn(|r| {
+        let mut x = [[].as_slice(); R];
+        for r in 0..R {
             let start = (row + r) * depth + self.range.0;
-            &self.x[start..start + deep]
-        });
-        let mut sums: Sums<S, R, P, V> = [[[simd.splat_f32s(0.0); V]; P]; R];
-        for r in 0..R {
-            for p in 0..P {
-                let column = (panel + p) * PANEL;
-                for v in 0..V {
-                    let at = column + v * S::F32_LANES;
-                    // Sums begin with the bias, then with what is there.
-                    sums[r][p][v] = if self.range.0 == 0 {
-                        load(simd, &layer.bias[at..at + S::F32_LANES])
-                    } else {
-                        let end = columns.min(at + S::F32_LANES).max(at);
-                        let line = (row + r) * columns;
-                        load(simd, self.to.get(line + at..line + end).unwrap_or(&[]))
-                    };
-                }
-            }
+            x[r] = &self.x[start..start + deep];
         }
-        let sums = accumulate::<S, R, P, V>(simd, x, panels, sums);
-        let is_last = self.range.1 == depth;
-        for r in 0..R {
-            let line = &mut self.to[(row + r) * columns..(row + r + 1) * columns];
+        let mut sums: Sums<S, R, P, V> = [[[simd.splat_f32s(0.0); V]; P]; R];
+        // Sums begin with the bias, then with what is there.
+        if self.range.0 == 0 {
             for p in 0..P {
                 for v in 0..V {
                     let at = (panel + p) * PANEL + v * S::F32_LANES;
+                    let bias = load(simd, &layer.bias[at..at + S::F32_LANES]);
+                    for r in 0..R {
+                        sums[r][p][v] = bias;
+                    }
+                }
+            }
+        } else {
+            for r in 0..R {
+                let line = &self.to[(row + r) * columns..(row + r + 1) * columns];
+                for p in 0..P {
+                    for v in 0..V {
+                        let at = (panel + p) * PANEL + v * S::F32_LANES;
+                        let end = columns.min(at + S::F32_LANES).max(at);
+                        sums[r][p][v] = load(simd, line.get(at..end).unwrap_or(&[]));
+                    }
+                }
+            }
+        }
+        let mut sums = accumulate::<S, R, P, V>(simd, x, panels, sums);
+        if self.range.1 == depth {
+            sums = layer.activation.of_sums::<S, R, P, V>(simd, sums);
+        }
+        let first = panel * PANEL;
+        for r in 0..R {
+            let line = &mut self.to[(row + r) * columns..(row + r + 1) * columns];
+            if let Some(whole) = line.get_mut(first..first + P * PANEL) {
+                let (to, _) = S::as_mut_simd_f32s(whole);
+                for p in 0..P {
+                    for v in 0..V {
+                        to[p * V + v] = sums[r][p][v];
+                    }
+                }
+                continue;
+            }
+            for p in 0..P {
+                for v in 0..V {
+                    let at = first + p * PANEL + v * S::F32_LANES;
                     let end = line.len().min(at + S::F32_LANES);
                     if at < end {
-                        let sums = sums[r][p][v];
-                        let sums = if is_last { layer.activation.of_register(simd, sums) } else { sums };
-                        store(simd, &mut line[at..end], sums);
+                        store(simd, &mut line[at..end], sums[r][p][v]);
                     }
                 }
             }
@@ -202,6 +289,6 @@ fn plain(panels: &[[f32; PANEL]], layer: &Dense, x: &[f32], to: &mut [f32]) {
         }
     }
     if layer.activation.is_short() {
-        layer.activation.apply(to);
+        layer.activation.apply(layer.arch, to);
     }
 }

@@ -1,12 +1,13 @@
 //! `Conv`, with what a graph has around it: a normalisation in its weights, an addend, an
 //! activation, a `MaxPool` behind it.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Arch;
 use smallvec::SmallVec;
 
-use super::image::{Order, Source, place, transpose};
-use super::pool::{Kind, Pool, pool, pooled_dims};
-use super::product::{Target, convolve};
+use super::batch::{Batch, Workspace};
+use super::image::Order;
+use super::pool::{Pool, pooled_dims};
+use super::tiles;
 use super::unpacked::Unpacked;
 use super::weights::{Affine, Packed, Shape};
 use super::window::{Grid, Window, count, outputs as output_sizes};
@@ -23,7 +24,7 @@ pub(super) const OPERATOR: &str = "Conv";
 /// A convolution.
 #[derive(Debug)]
 pub(crate) struct Conv {
-    arch: Arch,
+    pub(super) arch: Arch,
     pub(super) window: Window,
     pub(super) shape: Shape,
     /// `None` where the weights come with each run, or are not laid out yet.
@@ -31,9 +32,9 @@ pub(crate) struct Conv {
     affine: Affine,
     /// Something of the shape of the result comes as the last input and is added.
     has_addend: bool,
-    activation: Activation,
+    pub(super) activation: Activation,
     pool: Option<Pool>,
-    from: Order,
+    pub(super) from: Order,
     to: Order,
 }
 
@@ -104,7 +105,8 @@ impl Conv {
         let bias = bias.map(|b| floats(b).filter(|b| b.len() == self.shape.columns));
         let bias = bias.map(|b| b.ok_or_else(|| BuildError::invalid("a bias for each output channel")));
         let bias = bias.transpose()?;
-        self.packed = Some(Packed::new(&self.shape, values, bias.as_deref(), &self.affine));
+        let is_tiled = tiles::are_for(&self.window, &self.shape);
+        self.packed = Some(Packed::new(&self.shape, (values, bias.as_deref()), &self.affine, is_tiled));
         self.affine = Affine::default();
         Ok(())
     }
@@ -172,12 +174,19 @@ impl Conv {
             return Err(RunError::Width { operator: OPERATOR, expected, found: channels });
         }
         let misfit = || args.fail("an image that its window fits");
-        let grid = self.window.grid(&spatial).ok_or_else(misfit)?;
+        let mut grid = self.window.grid(&spatial).ok_or_else(misfit)?;
         let sizes: SmallVec<[usize; 3]> = output_sizes(&grid, self.window.rank).collect();
-        let pooled = match &self.pool {
+        let mut pooled = match &self.pool {
             Some(pool) => Some(pool.grid(&sizes).ok_or_else(misfit)?),
             None => None,
         };
+        if let (Some(pooled), false) = (&mut pooled, self.has_addend) {
+            // What no window of the pooling sees is not computed.
+            for (extent, pooled) in grid.iter_mut().zip(pooled) {
+                pooled.input = pooled.input.min(pooled.reach());
+                extent.output = pooled.input;
+            }
+        }
         let last = pooled.as_ref().unwrap_or(&grid);
         let places = [&grid, last].map(|g| count(g, |e| e.output));
         let columns = self.shape.columns;
@@ -192,8 +201,10 @@ impl Conv {
             return Ok(());
         }
         let mut span = [0; 3];
-        for (span, extent) in span.iter_mut().zip(&grid) {
-            *span = extent.span().ok_or_else(misfit)?;
+        for (axis, (span, extent)) in span.iter_mut().zip(&grid).enumerate() {
+            // Tiles are of two places each way.
+            let odd = if packed.is_tiled && axis > 0 { extent.output % 2 } else { 0 };
+            *span = extent.span().ok_or_else(misfit)? + odd;
         }
         let is_bare = grid.iter().zip(span).all(|(e, s)| e.before == 0 && s <= e.input);
         let is_in_place = is_bare && (self.from == Order::Last || channels == 1);
@@ -205,24 +216,16 @@ impl Conv {
         let convolved = if pooled.is_some() || is_first { places[0] * columns } else { 0 };
         let made = if pooled.is_some() && is_first { places[1] * columns } else { 0 };
         let mut own = Tensor::default();
-        let room = bordered.checked_add(convolved + made).ok_or_else(misfit)?;
+        let tiles = if packed.is_tiled { tiles::workspace(&self.shape) } else { 0 };
+        let room = bordered.checked_add(convolved + made + tiles).ok_or_else(misfit)?;
         let workspace = cx.reset::<f32>(rest.first_mut().unwrap_or(&mut own), &[room])?;
         let (bordered, workspace) = workspace.split_at_mut(bordered);
-        let (convolved, made) = workspace.split_at_mut(convolved);
+        let (convolved, workspace) = workspace.split_at_mut(convolved);
+        let (made, tiles) = workspace.split_at_mut(made);
         bordered.fill(0.0);
-        self.arch.dispatch(Work {
-            conv: self,
-            packed,
-            grid: &grid,
-            pooled: pooled.as_ref(),
-            span,
-            x,
-            addend,
-            to,
-            bordered,
-            convolved,
-            made,
-        });
+        let pooled = pooled.as_ref();
+        let batch = Batch { conv: self, packed, grid: &grid, pooled, span, x, addend };
+        batch.run(to, &mut Workspace { bordered, convolved, made, tiles });
         Ok(())
     }
 }
@@ -291,57 +294,4 @@ pub(super) fn output_dims(images: usize, channels: usize, grid: &Grid, rank: usi
         dims.push(channels);
     }
     dims
-}
-
-/// All images of a run.
-struct Work<'a> {
-    conv: &'a Conv,
-    packed: &'a Packed,
-    grid: &'a Grid,
-    pooled: Option<&'a Grid>,
-    /// The sizes of an image with its borders.
-    span: [usize; 3],
-    x: &'a [f32],
-    addend: Option<&'a [f32]>,
-    to: &'a mut [f32],
-    bordered: &'a mut [f32],
-    convolved: &'a mut [f32],
-    made: &'a mut [f32],
-}
-
-impl WithSimd for Work<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { conv, packed, grid, pooled, span, x, addend, to, bordered, convolved, made } = self;
-        let (channels, columns) = (conv.shape.channels(), conv.shape.columns);
-        let image = count(grid, |e| e.input) * channels;
-        let result = count(pooled.unwrap_or(grid), |e| e.output) * columns;
-        let between = count(grid, |e| e.output) * columns;
-        for (index, to) in to.chunks_exact_mut(result).enumerate() {
-            let Some(x) = x.get(index * image..(index + 1) * image) else { return };
-            let source = if bordered.is_empty() {
-                Source { values: x, pitch: grid.map(|e| e.input), channels }
-            } else {
-                place(x, conv.from, grid, channels, bordered, span);
-                Source { values: bordered, pitch: span, channels }
-            };
-            let addend = addend.and_then(|a| a.get(index * between..(index + 1) * between));
-            let values = if convolved.is_empty() { &mut *to } else { &mut *convolved };
-            let mut target = Target { values, addend, activation: conv.activation };
-            convolve(simd, &conv.shape, packed, grid, source, &mut target);
-            if let Some(pooled) = pooled {
-                let source = Source { values: convolved, pitch: pooled.map(|e| e.input), channels: columns };
-                if made.is_empty() {
-                    pool(simd, Kind::Max, pooled, source, to);
-                } else {
-                    pool(simd, Kind::Max, pooled, source, made);
-                    transpose(made, columns, to);
-                }
-            } else if !convolved.is_empty() {
-                transpose(convolved, columns, to);
-            }
-        }
-    }
 }

@@ -5,13 +5,18 @@
 //! have a plane for each channel; an operator reads and writes both, and
 //! [`fuse`](crate::kernel::fuse) keeps what lies between two of them as it is.
 
+mod batch;
 mod conv;
+mod depthwise;
 mod image;
 mod plain;
 mod pool;
 mod product;
+mod reduce;
+mod taps;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod turn;
 mod unpacked;
 mod weights;

@@ -1,7 +1,7 @@
 //! Convolution and pooling by their definitions, for what is rare: other types than `f32`, and the
 //! places of the largest elements. Channels are first, as ONNX has them.
 
-use super::pool::divisor;
+use super::reduce::divisor;
 use super::weights::Shape;
 use super::window::{Grid, count};
 use crate::kernel::standard::number::{Float, Number};

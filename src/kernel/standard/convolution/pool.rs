@@ -1,26 +1,17 @@
 //! The largest or the mean of what a window sees: `MaxPool`, `AveragePool` and their global forms.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Arch;
 
 use super::conv::{images_of, output_dims};
 use super::image::{Order, Source, place, transpose};
 use super::plain;
+use super::reduce::{Kind, Reduce};
 use super::window::{Extent, Grid, Window, count};
 use crate::kernel::standard::support::{
     Args, Built, FactDims, Facts, Run, fact, float_type, like, number_type,
 };
-use crate::kernel::standard::tile::{load, store};
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
 use crate::tensor::{DataView, ElementType, Tensor, TensorView};
-
-/// What becomes of the elements that a window sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// NaN where there is one.
-    Max,
-    /// Over the elements, or over the borders as well.
-    Mean { with_borders: bool },
-}
 
 /// A pooling operator.
 #[derive(Clone, Debug)]
@@ -107,7 +98,7 @@ impl Pool {
         }
         let (turned, made) = workspace.split_at_mut(turned);
         let work = Work { kind: self.kind, grid: &grid, channels, x, to, turned, made };
-        self.arch.dispatch(work);
+        work.run(self.arch);
         Ok(())
     }
 }
@@ -202,11 +193,8 @@ struct Work<'a> {
     made: &'a mut [f32],
 }
 
-impl WithSimd for Work<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+impl Work<'_> {
+    fn run(self, arch: Arch) {
         let Self { kind, grid, channels, x, to, turned, made } = self;
         let pitch = grid.map(|e| e.input);
         let (image, result) = (count(grid, |e| e.input) * channels, count(grid, |e| e.output) * channels);
@@ -219,9 +207,9 @@ impl WithSimd for Work<'_> {
             };
             let source = Source { values, pitch, channels };
             if made.is_empty() {
-                pool(simd, kind, grid, source, to);
+                arch.dispatch(Reduce { kind, grid, source, to });
             } else {
-                pool(simd, kind, grid, source, made);
+                arch.dispatch(Reduce { kind, grid, source, to: &mut *made });
                 transpose(made, channels, to);
             }
         }
@@ -230,83 +218,4 @@ impl WithSimd for Work<'_> {
 
 const fn bare(extent: Extent) -> Extent {
     Extent { before: 0, after: 0, ..extent }
-}
-
-/// One image with its channels last, into one.
-#[inline(always)]
-pub(super) fn pool<S: Simd>(simd: S, kind: Kind, grid: &Grid, source: Source<'_>, to: &mut [f32]) {
-    let [z, y, x] = grid;
-    let mut places = to.chunks_exact_mut(source.channels);
-    for at_z in 0..z.output {
-        let seen_z = z.seen(at_z);
-        for at_y in 0..y.output {
-            let seen_y = y.seen(at_y);
-            for at_x in 0..x.output {
-                let seen = [seen_z, seen_y, x.seen(at_x)];
-                let Some(to) = places.next() else { return };
-                let at = [at_z, at_y, at_x];
-                let scale = match kind {
-                    Kind::Max => 1.0,
-                    Kind::Mean { with_borders } => 1.0 / divisor(grid, at, seen, with_borders) as f32,
-                };
-                window(simd, kind, grid, source, at, seen, scale, to);
-            }
-        }
-    }
-}
-
-/// How many taps a mean is of.
-#[inline(always)]
-pub(super) fn divisor(grid: &Grid, at: [usize; 3], seen: [(usize, usize); 3], with_borders: bool) -> usize {
-    let mut taps = 1;
-    for ((extent, at), (first, end)) in grid.iter().zip(at).zip(seen) {
-        taps *= if with_borders {
-            // Taps behind the border are not counted.
-            let room = (extent.input + extent.before + extent.after).saturating_sub(at * extent.stride);
-            extent.kernel.min(room.div_ceil(extent.dilation))
-        } else {
-            end.saturating_sub(first)
-        };
-    }
-    taps
-}
-
-/// One place of the window, all channels.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
-fn window<S: Simd>(
-    simd: S,
-    kind: Kind,
-    grid: &Grid,
-    source: Source<'_>,
-    at: [usize; 3],
-    [seen_z, seen_y, seen_x]: [(usize, usize); 3],
-    scale: f32,
-    to: &mut [f32],
-) {
-    let [z, y, x] = grid;
-    let channels = source.channels;
-    for channel in (0..channels).step_by(S::F32_LANES) {
-        let end = channels.min(channel + S::F32_LANES);
-        let mut sum = simd.splat_f32s(if kind == Kind::Max { f32::NEG_INFINITY } else { 0.0 });
-        for tap_z in seen_z.0..seen_z.1 {
-            for tap_y in seen_y.0..seen_y.1 {
-                let line = z.at(at[0], tap_z) * source.pitch[1] + y.at(at[1], tap_y);
-                for tap_x in seen_x.0..seen_x.1 {
-                    let from = (line * source.pitch[2] + x.at(at[2], tap_x)) * channels;
-                    let value = load(simd, source.values.get(from + channel..from + end).unwrap_or(&[]));
-                    sum = if kind == Kind::Max {
-                        let larger = simd.select_f32s(simd.less_than_f32s(sum, value), value, sum);
-                        simd.select_f32s(simd.equal_f32s(value, value), larger, value)
-                    } else {
-                        simd.add_f32s(sum, value)
-                    };
-                }
-            }
-        }
-        if kind != Kind::Max {
-            sum = simd.mul_f32s(sum, simd.splat_f32s(scale));
-        }
-        store(simd, to.get_mut(channel..end).unwrap_or(&mut []), sum);
-    }
 }

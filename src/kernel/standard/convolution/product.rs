@@ -1,14 +1,17 @@
 //! The products of a convolution: each place of the window is a row of values that lie in a few
 //! stretches of the image, and is multiplied with the panels of the weights as the rows of a layer are.
 
-use pulp::Simd;
-use smallvec::SmallVec;
+use std::ops::Range;
 
+use pulp::Simd;
+
+use super::depthwise::depthwise;
 use super::image::Source;
+use super::taps::{Places, Taps};
 use super::weights::{Packed, Shape};
 use super::window::{Grid, count};
 use crate::kernel::standard::activation::Activation;
-use crate::kernel::standard::tile::{PANEL, Sums, accumulate, load, store};
+use crate::kernel::standard::tile::{PANEL, Sums, accumulate, accumulate_at, accumulate_line, load, store};
 
 /// Where the results go, all channels of a place beside each other.
 pub(super) struct Target<'a> {
@@ -26,13 +29,13 @@ pub(super) fn convolve<S: Simd>(
     packed: &Packed,
     grid: &Grid,
     source: Source<'_>,
+    taps: &Taps,
     target: &mut Target<'_>,
 ) {
-    let taps = Taps::new(grid, source, shape);
     if shape.is_depthwise() {
-        depthwise::<S, 8>(simd, packed, grid, source, &taps, target);
+        depthwise::<S, 8>(simd, packed, grid, source, taps, target);
     } else {
-        let job = Job { simd, shape, packed, grid, source, taps: &taps };
+        let job = Job { simd, shape, packed, grid, source, taps };
         for group in 0..shape.groups {
             match PANEL / S::F32_LANES {
                 1 => job.group::<8, 2, 1>(group, target),
@@ -41,74 +44,6 @@ pub(super) fn convolve<S: Simd>(
                 _ => job.group::<1, 1, PANEL>(group, target),
             }
         }
-    }
-    if !target.activation.is_short() {
-        target.activation.apply(target.values);
-    }
-}
-
-/// Where the stretches of values that one place of the window sees begin, beside its first value.
-struct Taps {
-    starts: SmallVec<[usize; 64]>,
-    length: usize,
-}
-
-impl Taps {
-    fn new(grid: &Grid, source: Source<'_>, shape: &Shape) -> Self {
-        let [z, y, x] = *grid;
-        let [_, high, wide] = source.pitch;
-        // Values of neighbouring taps lie beside each other where nothing is between them.
-        let is_joined = shape.groups == 1 && x.dilation == 1;
-        let (steps, length) = if is_joined { (1, x.kernel * shape.depth) } else { (x.kernel, shape.depth) };
-        let mut starts = SmallVec::with_capacity(z.kernel * y.kernel * steps);
-        for at_z in 0..z.kernel {
-            for at_y in 0..y.kernel {
-                for at_x in 0..steps {
-                    let line = at_z * z.dilation * high + at_y * y.dilation;
-                    starts.push((line * wide + at_x * x.dilation) * source.channels);
-                }
-            }
-        }
-        Self { starts, length }
-    }
-}
-
-/// Where the first value lies that the window sees at each of its places, one after the other.
-struct Places {
-    at: usize,
-    line: usize,
-    plane: usize,
-    x: usize,
-    y: usize,
-    counts: [usize; 2],
-    steps: [usize; 3],
-}
-
-impl Places {
-    fn new(grid: &Grid, source: Source<'_>) -> Self {
-        let [z, y, x] = *grid;
-        let [_, high, wide] = source.pitch;
-        let steps = [z.stride * high * wide, y.stride * wide, x.stride].map(|s| s * source.channels);
-        Self { at: 0, line: 0, plane: 0, x: 0, y: 0, counts: [y.output, x.output], steps }
-    }
-
-    #[inline(always)]
-    fn next(&mut self) -> usize {
-        let found = self.at;
-        self.at += self.steps[2];
-        self.x += 1;
-        if self.x == self.counts[1] {
-            self.x = 0;
-            self.y += 1;
-            self.line += self.steps[1];
-            if self.y == self.counts[0] {
-                self.y = 0;
-                self.plane += self.steps[0];
-                self.line = self.plane;
-            }
-            self.at = self.line;
-        }
-        found
     }
 }
 
@@ -128,7 +63,8 @@ impl<S: Simd> Job<'_, S> {
     fn group<const R: usize, const P: usize, const V: usize>(&self, group: usize, target: &mut Target<'_>) {
         let panels = self.shape.group_panels();
         let mut panel = 0;
-        while panel + P <= panels {
+        // Short stretches are a loop that has registers for one panel.
+        while self.taps.offsets.is_empty() && panel + P <= panels {
             self.strip::<R, P, V>(group, panel, target);
             panel += P;
         }
@@ -140,145 +76,151 @@ impl<S: Simd> Job<'_, S> {
 
     /// All places, a few panels.
     #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "constant bounds")]
     fn strip<const R: usize, const P: usize, const V: usize>(
         &self,
         group: usize,
         panel: usize,
         target: &mut Target<'_>,
     ) {
-        let places = count(self.grid, |e| e.output);
+        let (shape, places) = (self.shape, count(self.grid, |e| e.output));
+        let first = group * shape.group_panels() + panel;
+        let mut panels = [[].as_slice(); P];
+        let mut bias = [[self.simd.splat_f32s(0.0); V]; P];
+        for p in 0..P {
+            panels[p] = self.packed.panel(shape, first + p);
+            for (v, to) in bias[p].iter_mut().enumerate() {
+                let from = (first + p) * PANEL + v * S::F32_LANES;
+                let bias = self.packed.bias.get(from..from + S::F32_LANES);
+                *to = load(self.simd, bias.unwrap_or(&[]));
+            }
+        }
+        let line = group * shape.group_columns();
+        let columns = line + panel * PANEL..line + shape.group_columns().min((panel + P) * PANEL);
+        let strip = Strip { panels, bias, channel: group * shape.depth, columns };
         let mut at = Places::new(self.grid, self.source);
         let mut place = 0;
         while place + R <= places {
-            self.block::<R, P, V>(group, panel, place, &mut at, target);
+            self.block::<R, P, V>(&strip, place, &mut at, target);
             place += R;
         }
         if R > 4 && place + 4 <= places {
-            self.block::<4, P, V>(group, panel, place, &mut at, target);
+            self.block::<4, P, V>(&strip, place, &mut at, target);
             place += 4;
         }
         if R > 2 && place + 2 <= places {
-            self.block::<2, P, V>(group, panel, place, &mut at, target);
+            self.block::<2, P, V>(&strip, place, &mut at, target);
             place += 2;
         }
         while place < places {
-            self.block::<1, P, V>(group, panel, place, &mut at, target);
+            self.block::<1, P, V>(&strip, place, &mut at, target);
             place += 1;
         }
     }
 
     #[inline(always)]
     #[expect(clippy::indexing_slicing, reason = "constant bounds")]
-    #[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
     fn block<const R: usize, const P: usize, const V: usize>(
         &self,
-        group: usize,
-        panel: usize,
+        strip: &Strip<'_, S, P, V>,
         place: usize,
         at: &mut Places,
         target: &mut Target<'_>,
     ) {
-        let (simd, shape, taps) = (self.simd, self.shape, self.taps);
-        let bases: [usize; R] = std::array::from_fn(|_| at.next() + group * shape.depth);
-        let first = group * shape.group_panels() + panel;
-        let panels: [&[[f32; PANEL]]; P] = std::array::from_fn(|p| self.packed.panel(shape, first + p));
-        let mut sums: Sums<S, R, P, V> = [[[simd.splat_f32s(0.0); V]; P]; R];
-        for p in 0..P {
-            for v in 0..V {
-                let from = (first + p) * PANEL + v * S::F32_LANES;
-                let bias = load(simd, self.packed.bias.get(from..from + S::F32_LANES).unwrap_or(&[]));
+        let (simd, taps, panels) = (self.simd, self.taps, strip.panels);
+        let (bases, in_line) = at.several::<R>(strip.channel);
+        let mut sums: Sums<S, R, P, V> = [strip.bias; R];
+        if P > 1 || taps.offsets.is_empty() {
+            let length = taps.length;
+            for (index, start) in taps.starts.iter().enumerate() {
+                let mut x = [[].as_slice(); R];
                 for r in 0..R {
-                    sums[r][p][v] = bias;
+                    let from = bases[r] + start;
+                    x[r] = self.source.values.get(from..from + length).unwrap_or(&[]);
                 }
+                let mut weights = [[].as_slice(); P];
+                for p in 0..P {
+                    weights[p] = panels[p].get(index * length..(index + 1) * length).unwrap_or(&[]);
+                }
+                sums = accumulate::<S, R, P, V>(simd, x, weights, sums);
             }
+        } else {
+            let span = taps.offsets.last().map_or(0, |last| last + 1);
+            // What the places see of one tap is then in one piece, but for the very last ones.
+            let piece = self.source.values.get(bases[0]..bases[0] + span - 1 + R * at.steps[2]);
+            let offsets = &*taps.offsets;
+            sums = match (piece.filter(|_| in_line), at.steps[2]) {
+                (Some(x), 1) => accumulate_line::<S, R, P, V, 1>(simd, x, offsets, panels, sums),
+                (Some(x), 2) => accumulate_line::<S, R, P, V, 2>(simd, x, offsets, panels, sums),
+                (Some(x), 3) => accumulate_line::<S, R, P, V, 3>(simd, x, offsets, panels, sums),
+                (Some(x), 6) => accumulate_line::<S, R, P, V, 6>(simd, x, offsets, panels, sums),
+                _ => {
+                    let mut x = [[].as_slice(); R];
+                    for r in 0..R {
+                        x[r] = self.source.values.get(bases[r]..bases[r] + span).unwrap_or(&[]);
+                    }
+                    accumulate_at::<S, R, P, V>(simd, x, offsets, panels, sums)
+                }
+            };
         }
-        let length = taps.length;
-        for (index, start) in taps.starts.iter().enumerate() {
-            let x = bases.map(|base| {
-                let from = base + start;
-                self.source.values.get(from..from + length).unwrap_or(&[])
-            });
-            let weights = panels.map(|p| p.get(index * length..(index + 1) * length).unwrap_or(&[]));
-            sums = accumulate::<S, R, P, V>(simd, x, weights, sums);
-        }
-        for r in 0..R {
-            let line = (place + r) * shape.columns + group * shape.group_columns();
-            for p in 0..P {
-                for v in 0..V {
-                    let column = (panel + p) * PANEL + v * S::F32_LANES;
-                    let end = shape.group_columns().min(column + S::F32_LANES);
-                    if column < end {
-                        target.write(simd, line + column..line + end, sums[r][p][v]);
+        let line = place * self.shape.columns;
+        let (from, end) = (line + strip.columns.start, line + strip.columns.end);
+        target.write(simd, (from, end, self.shape.columns), sums);
+    }
+}
+
+/// What all blocks of a few panels have in common.
+struct Strip<'a, S: Simd, const P: usize, const V: usize> {
+    panels: [&'a [[f32; PANEL]]; P],
+    bias: [[S::f32s; V]; P],
+    /// The first input channel.
+    channel: usize,
+    /// The output channels.
+    columns: Range<usize>,
+}
+
+impl Target<'_> {
+    /// Writes the results of some channels of `R` places: from the first to before the last, so far
+    /// from one place to the next. The last registers may be more.
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "constant bounds, or slices as long as the registers")]
+    #[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
+    pub(super) fn write<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        (from, end, step): (usize, usize, usize),
+        mut sums: Sums<S, R, P, V>,
+    ) {
+        if let Some(addend) = self.addend {
+            for r in 0..R {
+                for p in 0..P {
+                    for v in 0..V {
+                        let at = from + r * step + (p * V + v) * S::F32_LANES;
+                        let last = (end + r * step).min(at + S::F32_LANES);
+                        let addend = load(simd, addend.get(at..last).unwrap_or(&[]));
+                        sums[r][p][v] = simd.add_f32s(sums[r][p][v], addend);
                     }
                 }
             }
         }
-    }
-}
-
-impl Target<'_> {
-    /// Writes the results of a few channels of one place.
-    #[inline(always)]
-    fn write<S: Simd>(&mut self, simd: S, range: std::ops::Range<usize>, mut sums: S::f32s) {
-        if let Some(addend) = self.addend {
-            sums = simd.add_f32s(sums, load(simd, addend.get(range.clone()).unwrap_or(&[])));
-        }
-        let sums = self.activation.of_register(simd, sums);
-        store(simd, self.values.get_mut(range).unwrap_or(&mut []), sums);
-    }
-}
-
-/// Each channel by itself: `R` places at a time.
-#[inline(always)]
-fn depthwise<S: Simd, const R: usize>(
-    simd: S,
-    packed: &Packed,
-    grid: &Grid,
-    source: Source<'_>,
-    taps: &Taps,
-    target: &mut Target<'_>,
-) {
-    let places = count(grid, |e| e.output);
-    let mut at = Places::new(grid, source);
-    let mut place = 0;
-    while place + R <= places {
-        channels::<S, R>(simd, packed, source, taps, &mut at, place, target);
-        place += R;
-    }
-    while place < places {
-        channels::<S, 1>(simd, packed, source, taps, &mut at, place, target);
-        place += 1;
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "constant bounds")]
-#[expect(clippy::needless_range_loop, reason = "one index for several arrays; constant, so they unroll")]
-fn channels<S: Simd, const R: usize>(
-    simd: S,
-    packed: &Packed,
-    source: Source<'_>,
-    taps: &Taps,
-    at: &mut Places,
-    place: usize,
-    target: &mut Target<'_>,
-) {
-    let bases: [usize; R] = std::array::from_fn(|_| at.next());
-    let channels = source.channels;
-    for channel in (0..channels).step_by(S::F32_LANES) {
-        let end = channels.min(channel + S::F32_LANES);
-        let mut sums = [load(simd, packed.bias.get(channel..end).unwrap_or(&[])); R];
-        for (start, weights) in taps.starts.iter().zip(packed.by_channel.chunks_exact(channels)) {
-            let weights = load(simd, weights.get(channel..end).unwrap_or(&[]));
-            for r in 0..R {
-                let from = bases[r] + start;
-                let x = load(simd, source.values.get(from + channel..from + end).unwrap_or(&[]));
-                sums[r] = simd.mul_add_e_f32s(x, weights, sums[r]);
-            }
-        }
+        let sums = self.activation.of_sums::<S, R, P, V>(simd, sums);
+        let is_whole = end - from == P * V * S::F32_LANES;
         for r in 0..R {
-            let line = (place + r) * channels;
-            target.write(simd, line + channel..line + end, sums[r]);
+            let to = self.values.get_mut(from + r * step..end + r * step).unwrap_or(&mut []);
+            if is_whole {
+                let (to, _) = S::as_mut_simd_f32s(to);
+                if to.len() == P * V {
+                    for p in 0..P {
+                        for v in 0..V {
+                            to[p * V + v] = sums[r][p][v];
+                        }
+                    }
+                }
+            } else {
+                for (to, sum) in to.chunks_mut(S::F32_LANES).zip(sums[r].as_flattened()) {
+                    store(simd, to, *sum);
+                }
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ impl Kernel for Unpacked {
                 if bias.is_some_and(|b| !width_of(b.len())) {
                     return Err(args.fail("a bias for each output channel"));
                 }
-                let packed = Packed::new(&conv.shape, values, bias, &Affine::default());
+                let packed = Packed::new(&conv.shape, (values, bias), &Affine::default(), false);
                 conv.run_f32(&packed, args, x, outputs, cx)
             }
             DataView::F64(x) => {

@@ -1,5 +1,7 @@
 //! The weights of a convolution, laid out for the vector registers.
 
+use super::tiles;
+use crate::kernel::aligned::Aligned;
 use crate::kernel::standard::tile::PANEL;
 
 /// The sizes that weights have, whatever they are.
@@ -36,8 +38,11 @@ impl Shape {
 /// Weights and bias.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// Group by group, panel by panel, each tap by tap and in that by channel.
-    panels: Vec<[f32; PANEL]>,
+    /// Group by group, panel by panel, each tap by tap and in that by channel; or as
+    /// [`tiles`] has it.
+    panels: Aligned,
+    /// They are those of tiles.
+    pub(super) is_tiled: bool,
     /// Of a depthwise convolution: tap by tap, each by channel.
     pub(super) by_channel: Vec<f32>,
     /// As long as the panels are wide, with what fills them up.
@@ -47,7 +52,12 @@ pub(super) struct Packed {
 impl Packed {
     /// Lays out weights that are stated by output channel, then input channel, then tap.
     /// Each output channel becomes `factor` times what it was, plus `offset`.
-    pub(super) fn new(shape: &Shape, weights: &[f32], bias: Option<&[f32]>, affine: &Affine) -> Self {
+    pub(super) fn new(
+        shape: &Shape,
+        (weights, bias): (&[f32], Option<&[f32]>),
+        affine: &Affine,
+        is_tiled: bool,
+    ) -> Self {
         let Shape { groups, depth, taps, columns } = *shape;
         let factor = |column: usize| affine.factor.get(column).copied().unwrap_or(1.0);
         let weight = |column: usize, channel: usize, tap: usize| {
@@ -60,10 +70,17 @@ impl Packed {
         if shape.is_depthwise() {
             let places = (0..taps).flat_map(|tap| (0..columns).map(move |column| (tap, column)));
             let by_channel = places.map(|(tap, column)| weight(column, 0, tap)).collect();
-            return Self { panels: Vec::new(), by_channel, bias: (0..columns).map(bias_of).collect() };
+            let bias = (0..columns).map(bias_of).collect();
+            return Self { panels: Aligned::default(), is_tiled: false, by_channel, bias };
         }
         let (each, wide) = (shape.group_panels(), shape.group_columns());
-        let mut panels = Vec::with_capacity(groups * each * taps * depth);
+        if is_tiled {
+            let mut bias: Vec<f32> = (0..columns).map(bias_of).collect();
+            bias.resize(each * PANEL, 0.0);
+            return Self { panels: tiles::transform(shape, weight), is_tiled, by_channel: Vec::new(), bias };
+        }
+        let mut panels = Aligned::zeroed(groups * each * taps * depth * PANEL);
+        let mut to = panels.registers_mut().iter_mut();
         let mut padded = vec![0.0; groups * each * PANEL];
         for group in 0..groups {
             for panel in 0..each {
@@ -73,9 +90,10 @@ impl Packed {
                 };
                 for tap in 0..taps {
                     for channel in 0..depth {
-                        panels.push(std::array::from_fn(|lane| {
+                        let Some(to) = to.next() else { continue };
+                        *to = std::array::from_fn(|lane| {
                             column(lane).map_or(0.0, |column| weight(column, channel, tap))
-                        }));
+                        });
                     }
                 }
                 let lanes = padded.iter_mut().skip((group * each + panel) * PANEL).take(PANEL);
@@ -84,18 +102,24 @@ impl Packed {
                 }
             }
         }
-        Self { panels, by_channel: Vec::new(), bias: padded }
+        Self { panels, is_tiled, by_channel: Vec::new(), bias: padded }
     }
 
     /// One panel, counted through all groups.
     #[inline(always)]
     pub(super) fn panel(&self, shape: &Shape, index: usize) -> &[[f32; PANEL]] {
         let deep = shape.taps * shape.depth;
-        self.panels.get(index * deep..(index + 1) * deep).unwrap_or(&[])
+        self.rows(index, deep)
+    }
+
+    /// The panel with this index among such of this depth.
+    #[inline(always)]
+    pub(super) fn rows(&self, index: usize, deep: usize) -> &[[f32; PANEL]] {
+        self.panels.registers().get(index * deep..(index + 1) * deep).unwrap_or(&[])
     }
 
     pub(super) fn memory(&self) -> usize {
-        (self.panels.len() * PANEL + self.by_channel.len() + self.bias.len()) * size_of::<f32>()
+        (self.panels.len() + self.by_channel.len() + self.bias.len()) * size_of::<f32>()
     }
 }
 

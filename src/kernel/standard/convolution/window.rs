@@ -165,6 +165,12 @@ impl Window {
         Some(Extent { input, output, kernel, stride, dilation, before, after })
     }
 
+    /// True where it is of 3 by 3 elements and goes on by one.
+    pub(super) fn is_plain_3_by_3(&self) -> bool {
+        let is_plain = |axis: &Axis| axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1;
+        self.rank == 2 && self.axes.iter().skip(AXES - 2).all(is_plain)
+    }
+
     /// The elements that the window sees at a time.
     pub(super) fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.kernel).fold(1, usize::saturating_mul)
@@ -182,12 +188,27 @@ impl Extent {
         last.checked_add((self.kernel - 1).checked_mul(self.dilation)?)?.checked_add(1)
     }
 
+    /// The elements from the first of all to the last that any place of the window sees.
+    pub(super) fn reach(&self) -> usize {
+        let last = self.output.saturating_sub(1).saturating_mul(self.stride);
+        let end = last.saturating_add((self.kernel - 1).saturating_mul(self.dilation)).saturating_add(1);
+        end.saturating_sub(self.before)
+    }
+
     /// The taps that see an element, not the border, at this place: from the first to before the last.
     pub(super) fn seen(&self, place: usize) -> (usize, usize) {
         let start = place * self.stride;
         let first = self.before.saturating_sub(start).div_ceil(self.dilation);
         let end = (self.input + self.before).saturating_sub(start).div_ceil(self.dilation);
         (first.min(self.kernel), end.min(self.kernel))
+    }
+
+    /// The places at which this tap sees an element: from the first to before the last.
+    pub(super) fn seeing(&self, tap: usize) -> (usize, usize) {
+        let reach = tap * self.dilation;
+        let first = self.before.saturating_sub(reach).div_ceil(self.stride).min(self.output);
+        let end = (self.input + self.before).saturating_sub(reach).div_ceil(self.stride).min(self.output);
+        (first, end.max(first))
     }
 
     /// The element that a tap sees that sees one.
