@@ -105,6 +105,30 @@ fn a_convolution_takes_normalisation_activation_and_pooling() {
 }
 
 #[test]
+fn a_convolution_in_tiles_takes_any_pooling() {
+    let ints = |values: [i64; 2]| Attribute::Ints(values.to_vec());
+    for (kernel, strides, pads) in
+        [([2, 2], [2, 2], 0), ([3, 2], [2, 1], 0), ([2, 2], [2, 2], 1), ([3, 3], [3, 3], 0)]
+    {
+        for activation in ["Relu", "HardSwish"] {
+            let mut network = Network::default();
+            let first = network.conv("x", 3, 20, 1);
+            let second = network.conv(&first, 20, 21, 1);
+            let active = network.add(activation, &[&second], &[]);
+            let window = [
+                ("kernel_shape", ints(kernel)),
+                ("strides", ints(strides)),
+                ("pads", Attribute::Ints(vec![pads; 4])),
+            ];
+            let pooled = network.add("MaxPool", &[&active], &window);
+            agrees(&network, &pooled, 3);
+            let third = network.conv(&pooled, 21, 8, 1);
+            agrees(&network, &third, 4);
+        }
+    }
+}
+
+#[test]
 fn a_residual_block_is_three_steps() {
     let mut network = Network::default();
     let stem = network.conv("x", 3, 16, 1);

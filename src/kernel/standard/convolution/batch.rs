@@ -20,6 +20,8 @@ pub(super) struct Batch<'a> {
     pub(super) packed: &'a Packed,
     pub(super) grid: &'a Grid,
     pub(super) pooled: Option<&'a Grid>,
+    /// The convolution does the pooling.
+    pub(super) is_fused: bool,
     /// The sizes of an image with its borders.
     pub(super) span: [usize; AXES],
     pub(super) x: &'a [f32],
@@ -39,7 +41,7 @@ pub(super) struct Workspace<'a> {
 
 impl Batch<'_> {
     pub(super) fn run(&self, to: &mut [f32], workspace: &mut Workspace<'_>) {
-        let Self { conv, packed, grid, pooled, span, x, addend } = *self;
+        let Self { conv, packed, grid, pooled, is_fused, span, x, addend } = *self;
         let (channels, columns) = (conv.shape.channels(), conv.shape.columns);
         let image = count(grid, |e| e.input) * channels;
         let result = count(pooled.unwrap_or(grid), |e| e.output) * columns;
@@ -61,12 +63,12 @@ impl Batch<'_> {
             let mut target = Target { values, addend, activation: conv.activation };
             let (taps, target) = (&taps, &mut target);
             if packed.is_tiled {
-                conv.arch.dispatch(InTiles { conv, packed, grid, source, tiles, target });
+                conv.arch.dispatch(InTiles { conv, packed, grid, source, tiles, is_fused, target });
             } else {
                 conv.arch.dispatch(ByPlaces { conv, packed, grid, source, taps, target });
             }
             conv.activation.finish(conv.arch, target.values);
-            if let Some(grid) = pooled {
+            if let (Some(grid), false) = (pooled, is_fused) {
                 let source = Source { values: convolved, pitch: grid.map(|e| e.input), channels: columns };
                 let pooled = if made.is_empty() { &mut *to } else { &mut **made };
                 conv.arch.dispatch(Reduce { kind: Kind::Max, grid, source, to: pooled });
@@ -105,6 +107,7 @@ struct InTiles<'a, 'v> {
     grid: &'a Grid,
     source: Source<'a>,
     tiles: &'a mut [f32],
+    is_fused: bool,
     target: &'a mut Target<'v>,
 }
 
@@ -113,7 +116,7 @@ impl WithSimd for InTiles<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { conv, packed, grid, source, tiles, target } = self;
-        tiles::convolve(simd, &conv.shape, packed, grid, source, tiles, target);
+        let Self { conv, packed, grid, source, tiles, is_fused, target } = self;
+        tiles::convolve(simd, &conv.shape, packed, grid, source, (tiles, is_fused), target);
     }
 }

@@ -213,8 +213,15 @@ impl Conv {
             if is_in_place { Some(0) } else { span.iter().try_fold(channels, |all, s| all.checked_mul(*s)) };
         // An image with its borders, the result where more becomes of it, and that where it is turned.
         let bordered = bordered.ok_or_else(misfit)?;
-        let convolved = if pooled.is_some() || is_first { places[0] * columns } else { 0 };
-        let made = if pooled.is_some() && is_first { places[1] * columns } else { 0 };
+        // A function that keeps the order of numbers may come before the largest or after it.
+        let is_fused = packed.is_tiled
+            && !self.has_addend
+            && self.activation.is_short()
+            && pooled.as_ref().is_some_and(tiles::are_pooled);
+        let is_pooled = pooled.is_some() && !is_fused;
+        let convolved = if is_fused { places[1] } else { places[0] };
+        let convolved = if is_pooled || is_first { convolved * columns } else { 0 };
+        let made = if is_pooled && is_first { places[1] * columns } else { 0 };
         let mut own = Tensor::default();
         let tiles = if packed.is_tiled { tiles::workspace(&self.shape) } else { 0 };
         let room = bordered.checked_add(convolved + made + tiles).ok_or_else(misfit)?;
@@ -224,7 +231,7 @@ impl Conv {
         let (made, tiles) = workspace.split_at_mut(made);
         bordered.fill(0.0);
         let pooled = pooled.as_ref();
-        let batch = Batch { conv: self, packed, grid: &grid, pooled, span, x, addend };
+        let batch = Batch { conv: self, packed, grid: &grid, pooled, is_fused, span, x, addend };
         batch.run(to, &mut Workspace { bordered, convolved, made, tiles });
         Ok(())
     }

@@ -49,11 +49,8 @@ impl WithSimd for Reduce<'_> {
         let each = channels / S::F32_LANES;
         match kind {
             Kind::Max => {
-                let larger = |a, b| {
-                    let larger = simd.select_f32s(simd.less_than_f32s(a, b), b, a);
-                    simd.select_f32s(simd.equal_f32s(b, b), larger, b)
-                };
-                job.rows(values, each, to, simd.splat_f32s(f32::NEG_INFINITY), larger);
+                let nothing = simd.splat_f32s(f32::NEG_INFINITY);
+                job.rows(values, each, to, nothing, |a, b| larger(simd, a, b));
             }
             Kind::Mean { .. } => {
                 job.rows(values, each, to, simd.splat_f32s(0.0), |a, b| simd.add_f32s(a, b));
@@ -61,6 +58,13 @@ impl WithSimd for Reduce<'_> {
             }
         }
     }
+}
+
+/// The larger ones; NaN where there is one.
+#[inline(always)]
+pub(super) fn larger<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+    let larger = simd.select_f32s(simd.less_than_f32s(a, b), b, a);
+    simd.select_f32s(simd.equal_f32s(b, b), larger, b)
 }
 
 /// What the lines of one image have in common.

@@ -10,8 +10,9 @@ use pulp::Simd;
 
 use super::image::Source;
 use super::product::Target;
+use super::reduce::larger;
 use super::weights::{Packed, Shape};
-use super::window::{Grid, Window};
+use super::window::{Extent, Grid, Window};
 use crate::kernel::aligned::Aligned;
 use crate::kernel::standard::tile::{PANEL, Sums, accumulate, load, store};
 
@@ -77,7 +78,17 @@ pub(super) fn workspace(shape: &Shape) -> usize {
     PRODUCTS * tiles_at_once(shape) * (shape.depth + 2 * PANEL)
 }
 
-/// One image. Its sides are read up to a whole number of tiles.
+/// True where each window of a pooling sees the four results of one tile.
+pub(super) fn are_pooled(pooled: &Grid) -> bool {
+    let [plane, axes @ ..] = pooled;
+    let is_pair = |e: &Extent| {
+        (e.kernel, e.stride, e.dilation, e.before) == (2, 2, 1, 0) && e.output.checked_mul(2) == Some(e.input)
+    };
+    (plane.input, plane.kernel, plane.output) == (1, 1, 1) && axes.iter().all(is_pair)
+}
+
+/// One image. Its sides are read up to a whole number of tiles. With `is_pooled` the result is the
+/// largest of each tile.
 #[inline(always)]
 pub(super) fn convolve<S: Simd>(
     simd: S,
@@ -85,13 +96,13 @@ pub(super) fn convolve<S: Simd>(
     packed: &Packed,
     grid: &Grid,
     source: Source<'_>,
-    workspace: &mut [f32],
+    (workspace, is_pooled): (&mut [f32], bool),
     target: &mut Target<'_>,
 ) {
     let (wide, high) = (grid[2].output.div_ceil(2), grid[1].output.div_ceil(2));
     let at_once = tiles_at_once(shape);
     let (seen, sums) = workspace.split_at_mut(PRODUCTS * at_once * shape.depth);
-    let mut job = Job { simd, shape, packed, grid, source, wide, at_once, seen, sums };
+    let mut job = Job { simd, shape, packed, grid, source, wide, at_once, is_pooled, seen, sums };
     for first in (0..wide * high).step_by(at_once) {
         job.tiles(first, at_once.min(wide * high - first), target);
     }
@@ -107,6 +118,7 @@ struct Job<'a, S> {
     /// The tiles of a line.
     wide: usize,
     at_once: usize,
+    is_pooled: bool,
     /// For each product, for each tile: all channels.
     seen: &'a mut [f32],
     /// For each product, for each tile: one or two panels.
@@ -266,14 +278,24 @@ impl<S: Simd> Job<'_, S> {
         for x in 0..SIDE {
             [half[0][x], half[1][x]] = fold(m[0][x], m[1][x], m[2][x], m[3][x]);
         }
+        let mut results = [[bias; 2]; 2];
+        for (to, [a, b, c, e]) in results.iter_mut().zip(half) {
+            let [first, second] = fold(a, b, c, e);
+            *to = [simd.add_f32s(first, bias), simd.add_f32s(second, bias)];
+        }
+        if self.is_pooled {
+            let [[a, b], [c, e]] = results;
+            let largest = larger(simd, larger(simd, a, b), larger(simd, c, e));
+            let place = tile * columns;
+            target.write::<S, 1, 1, 1>(simd, (place + column, place + end, columns), [[[largest]]]);
+            return;
+        }
         let (at_y, at_x) = (tile / self.wide * 2, tile % self.wide * 2);
-        for (y, line) in half.into_iter().enumerate() {
-            let [a, b, c, e] = line;
-            for (x, value) in fold(a, b, c, e).into_iter().enumerate() {
+        for (y, line) in results.into_iter().enumerate() {
+            for (x, value) in line.into_iter().enumerate() {
                 if at_y + y < self.grid[1].output && at_x + x < self.grid[2].output {
                     let place = ((at_y + y) * self.grid[2].output + at_x + x) * columns;
-                    let results = [[[simd.add_f32s(value, bias)]]];
-                    target.write::<S, 1, 1, 1>(simd, (place + column, place + end, columns), results);
+                    target.write::<S, 1, 1, 1>(simd, (place + column, place + end, columns), [[[value]]]);
                 }
             }
         }
