@@ -237,7 +237,8 @@ impl Recurrent {
                 projected.get(from..from + width)
             };
             if self.rounds_state {
-                before.clone_from(&states.h);
+                before.clear();
+                before.extend_from_slice(&states.h);
                 crate::kernel::standard::quantize::round_dynamically(&mut states.h);
             }
             states.step(parameters, rules, row, run.cx)?;
