@@ -231,7 +231,7 @@ async fn a_caller_that_gives_up_disturbs_nobody() {
 async fn a_batch_that_is_full_does_not_wait_for_the_timeout() {
     let (model, gate) = gated(Dim::Any, 1.0);
     let scorer = Snapshot::of(model, provenance("v1"));
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     let batcher = Batcher::over(scorer).max_batch_size(3).batch_timeout(day).start().unwrap();
     let pending = [1.0_f32, 2.0, 3.0].map(|v| batcher.predict(&[v]));
     assert_eq!(gate.running(), 3);

@@ -43,12 +43,10 @@ pub(crate) fn sources() -> Vec<Source> {
     let onnx = onnx.remove(0).1.into_iter();
     let mut others: Vec<_> = others.into_iter().map(|(_, sources)| sources.into_iter()).collect();
     let mut mixed = Vec::new();
-    let mut turn = 0;
-    for source in onnx {
+    for (turn, source) in onnx.enumerate() {
         mixed.push(source);
         let count = others.len();
         mixed.extend((0..count).find_map(|i| others[(turn + i) % count].next()));
-        turn += 1;
     }
     mixed
 }

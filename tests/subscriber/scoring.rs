@@ -50,6 +50,7 @@ async fn a_consumer_can_hold_any_scorer() {
 
 #[test]
 fn what_threads_share_is_send_and_sync() {
+    fn send<T: Send>() {}
     fn check<T: Send + Sync + 'static>() {}
     check::<Models>();
     check::<ModelScorer>();
@@ -57,6 +58,5 @@ fn what_threads_share_is_send_and_sync() {
     check::<Prediction>();
     check::<PredictError>();
     check::<modelswap::Error>();
-    fn send<T: Send>() {}
     send::<Subscription>();
 }

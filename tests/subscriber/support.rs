@@ -164,7 +164,7 @@ pub(crate) async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -
     let mut watch = models.watch_status();
     match tokio::time::timeout(WAIT, watch.wait_for(wanted)).await {
         Ok(status) => status.unwrap(),
-        Err(_) => panic!("{what} did not happen: {}", models.status()),
+        Err(late) => panic!("{what} did not happen: {late}: {}", models.status()),
     }
 }
 

@@ -183,7 +183,7 @@ fn element_wise_steps_with_constant_rows_are_one_pass() {
 /// A graph without inputs of its own: it names values of the graph around it.
 fn inner(nodes: Vec<NodeParts>, inputs: Vec<InputParts>, outputs: &[&str]) -> Attribute {
     let outputs = outputs.iter().map(|n| (*n).into()).collect();
-    Attribute::Graph(Box::new(GraphParts { nodes, inputs, outputs, ..GraphParts::default() }))
+    Attribute::Graph(Box::new(GraphParts { inputs, nodes, outputs, ..GraphParts::default() }))
 }
 
 #[test]

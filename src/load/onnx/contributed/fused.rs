@@ -122,8 +122,8 @@ fn conv(to: &mut Rewrite<'_>) -> Result<(), BuildError> {
 }
 
 fn gemm(to: &mut Rewrite<'_>) -> Result<(), BuildError> {
-    let inputs: Vec<&str> = (0..3).filter_map(|i| to.maybe(i)).collect();
     const OWN: [&str; 4] = ["activation", "activation_alpha", "activation_beta", "activation_gamma"];
+    let inputs: Vec<&str> = (0..3).filter_map(|i| to.maybe(i)).collect();
     let product = to.add_like("Gemm", 13, &inputs, &OWN);
     let named = [
         to.attributes().float("activation_alpha")?,
