@@ -77,6 +77,8 @@ fn known_position(op: &str, argument: &str) -> Option<usize> {
         "SparseReshape" => &["output_indices", "output_shape"],
         "StringSplit" | "StringSplitV2" => &["indices", "values", "shape"],
         "SparseCross" => &["output_indices", "output_values", "output_shape"],
+        "NonMaxSuppressionV4" => &["selected_indices", "valid_outputs"],
+        "NonMaxSuppressionV5" => &["selected_indices", "selected_scores", "valid_outputs"],
         "StringNGrams" => &["ngrams", "ngrams_splits"],
         "UnicodeDecode" => &["row_splits", "char_values"],
         _ => return Some(0),

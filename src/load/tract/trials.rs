@@ -87,18 +87,25 @@ impl Trials<'_> {
 
     /// The symbolic plan, where it gives the same answers as the concrete ones.
     pub(super) fn symbolic(&self, first: &Answered, others: &[Answered]) -> Option<Symbolic> {
-        let extents: Vec<Vec<Extent>> =
-            self.inputs.iter().enumerate().map(|(i, s)| symbolic_extents(i, s)).collect::<Option<_>>()?;
-        let typed = self.blueprint.typed(&extents).ok()?;
+        let symbolic = self.attempt_symbolic(first, others);
+        symbolic.inspect_err(|error| tracing::debug!(%error, "there is no plan for any batch")).ok()
+    }
+
+    fn attempt_symbolic(&self, first: &Answered, others: &[Answered]) -> Result<Symbolic, LoadError> {
+        let refused = |reason: &dyn std::fmt::Display| LoadError::Engine(reason.to_string());
+        let extents = self.inputs.iter().enumerate().map(|(i, s)| symbolic_extents(i, s));
+        let extents: Option<Vec<Vec<Extent>>> = extents.collect();
+        let extents = extents.ok_or_else(|| refused(&"the rank of an input is open"))?;
+        let typed = self.blueprint.typed(&extents)?;
         let scope = typed.symbols.clone();
-        let plan = Plan::new(typed).ok()?;
+        let plan = Plan::new(typed)?;
         let watch = Watch::Trial { budget: self.budget };
         for answered in others.iter().chain([first]) {
-            let outputs = plan.run(answered.trial.values(self.inputs).ok()?, watch).ok()?;
+            let outputs = plan.run(answered.trial.values(self.inputs)?, watch).map_err(|e| refused(&e))?;
             let agrees = outputs.len() == answered.outputs.len()
                 && outputs.iter().zip(&answered.outputs).all(|(a, b)| trial::agrees(a, b));
             if !agrees {
-                return None;
+                return Err(refused(&"it answers otherwise than a plan for one batch"));
             }
         }
         let open = |extent: &Extent| match extent {
@@ -106,7 +113,7 @@ impl Trials<'_> {
             Extent::Symbol(name) => Some(scope.sym(name)),
         };
         let symbols = extents.iter().map(|dims| dims.iter().map(open).collect()).collect();
-        Some(Symbolic::new(plan, symbols))
+        Ok(Symbolic::new(plan, symbols))
     }
 }
 

@@ -80,6 +80,7 @@ impl Scanning {
     ) -> Result<Option<TVec<OutletId>>, WiringError> {
         let mut model = TypedModel { symbols: w.model.symbols.clone(), ..TypedModel::default() };
         let mut inner = Wiring::new(&mut model, w.budget());
+        inner.has_turns = true;
         inner.turns = w.turns / self.count.as_i64().unwrap_or(1).max(1);
         let (mut sources, mut given): (Vec<OutletId>, Vec<OutletId>) = (Vec::new(), Vec::new());
         let (mut mapping, mut inside) = (Vec::new(), Vec::new());
@@ -96,11 +97,12 @@ impl Scanning {
             mapping.push(InputMapping::State);
         }
         let mut slices = Vec::new();
-        if self.scanned.is_empty() {
-            let nothing = self.nothing(w)?;
-            self.scanned.push(nothing);
+        let through_nothing = self.scanned.is_empty();
+        let mut scanned = self.scanned.clone();
+        if through_nothing {
+            scanned.push(self.nothing(w)?);
         }
-        for (position, outlet) in self.scanned.iter().enumerate() {
+        for (position, outlet) in scanned.iter().enumerate() {
             let mut dims = w.dims(*outlet)?;
             dims.first_mut().into_iter().for_each(|d| *d = 1.to_dim());
             let fact = TypedFact::dt_shape(w.datum(*outlet)?, &*dims);
@@ -127,7 +129,7 @@ impl Scanning {
             }
             inside.push(there);
         }
-        inside.extend(slices);
+        inside.extend(&slices);
         let next = state(&mut inner, &self.body, &inside)?;
         let (mut results, mut outputs, mut grown) = (Vec::new(), Vec::new(), false);
         for (position, (outlet, begin)) in next.iter().zip(&mut self.states).enumerate() {
@@ -166,6 +168,10 @@ impl Scanning {
         }
         if grown {
             return Ok(None);
+        }
+        if let (true, Some(result)) = (through_nothing, results.first_mut()) {
+            // The engine drops an input that nothing reads, and cannot count the turns without it.
+            *result = inner.after(*result, &slices)?;
         }
         model.set_input_outlets(&sources)?;
         model.select_output_outlets(&results)?;

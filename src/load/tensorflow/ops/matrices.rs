@@ -44,9 +44,11 @@ fn diagonal(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     };
     let mut dims = w.dims(x)?;
     let length = dims.pop().ok_or_else(|| invalid("a scalar has no diagonal"))?;
-    // The smallest matrix that the diagonal fits into.
+    // The smallest matrix that the diagonal fits into; a square one, where nothing is stated.
+    let is_square = rows.is_none() && columns.is_none();
+    let beside = move |before: i64| if is_square { k.saturating_abs() } else { before.max(0) };
     let full =
-        |stated: Option<i64>, before: i64| stated.map_or_else(|| length.clone() + before.max(0), TDim::from);
+        |stated: Option<i64>, before| stated.map_or_else(|| length.clone() + beside(before), TDim::from);
     dims.push(full(rows, -k));
     dims.push(full(columns, k));
     let datum = w.datum(x)?;
@@ -55,7 +57,7 @@ fn diagonal(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
         let shape = x.shape();
         let Some((length, outer)) = shape.split_last() else { bail!("a vector expected") };
         let size = |stated: Option<i64>, before: i64| -> TractResult<usize> {
-            let least = length + usize::try_from(before.max(0))?;
+            let least = length + usize::try_from(beside(before))?;
             Ok(stated.map_or(Ok(least), usize::try_from)?)
         };
         let mut dims = outer.to_vec();

@@ -15,6 +15,7 @@ use crate::load::{LoadError, panic_text};
 
 mod arithmetic;
 mod attention;
+mod boxes;
 mod channelwise;
 mod computed;
 mod convolution;
@@ -56,7 +57,7 @@ type Family = fn(&str) -> Option<Handler>;
 /// States one node; gets the outlets of its inputs, gives those of its outputs.
 type Handler = fn(&mut Wiring<'_>, &Node, &[super::api::OutletId]) -> Wired;
 
-const FAMILIES: [Family; 25] = [
+const FAMILIES: [Family; 26] = [
     arithmetic::handler,
     logic::handler,
     shape::handler,
@@ -82,6 +83,7 @@ const FAMILIES: [Family; 25] = [
     resize::handler,
     words::handler,
     slicing::handler,
+    boxes::handler,
 ];
 
 /// True for an operator that can be stated.

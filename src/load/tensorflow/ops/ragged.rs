@@ -10,7 +10,7 @@ use super::wiring::{Wired, Wiring, first, input, invalid};
 use super::{Handler, WiringError};
 
 /// The most elements that a padded tensor may have.
-const MAX_ELEMENTS: usize = 1 << 28;
+const MAX_ELEMENTS: usize = 1 << 26;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
@@ -158,6 +158,11 @@ fn padded<T: Datum>(
     let width: usize = inner.iter().product();
     let cells = sizes.iter().try_fold(width, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_ELEMENTS);
     let Some(cells) = cells else { bail!("the padded tensor would be too large: {sizes:?}") };
+    let shape: Vec<usize> = sizes.iter().copied().chain(inner).collect();
+    if cells == 0 {
+        // However many rows are stated, there is nothing to lay out.
+        return Ok(EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, Vec::<T>::new())?));
+    }
     let plain_default = default.try_as_plain_ram()?;
     let default = plain_default.as_slice::<T>()?;
     let plain = values.try_as_plain_ram()?;
@@ -177,14 +182,14 @@ fn padded<T: Datum>(
                 open.push((level + 1, part, place));
                 continue;
             }
-            let (from, to) =
-                (values.get(part * width..(part + 1) * width), place * width..(place + 1) * width);
+            let start = part.checked_mul(width);
+            let from = start.and_then(|start| values.get(start..start.checked_add(width)?));
+            let to = place * width..(place + 1) * width;
             if let (Some(from), Some(to)) = (from, out.get_mut(to)) {
                 to.clone_from_slice(from);
             }
         }
     }
-    let shape: Vec<usize> = sizes.into_iter().chain(inner).collect();
     Ok(EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, out)?))
 }
 

@@ -122,6 +122,13 @@ struct Table<'a> {
     width: usize,
 }
 
+impl Table<'_> {
+    fn row(&self, row: usize) -> Option<&[f64]> {
+        let start = row.checked_mul(self.width)?;
+        self.values.get(start..start.checked_add(self.width)?)
+    }
+}
+
 impl Kind {
     fn gathered(
         self,
@@ -138,6 +145,7 @@ impl Kind {
             Gather::Min => f64::INFINITY,
             _ => 0.0,
         };
+        elements(&[rows])?;
         let mut out = vec![begin; elements(&[rows, width])?];
         let mut counts = vec![0_u32; rows];
         for (at, group) in groups.iter().enumerate() {
@@ -147,8 +155,8 @@ impl Kind {
                 Some(places) => places.get(at).and_then(|p| usize::try_from(*p).ok()),
                 None => Some(at),
             };
-            let from = row.and_then(|row| table.values.get(row * width..(row + 1) * width));
-            let to = out.get_mut(group * width..(group + 1) * width);
+            let from = row.and_then(|row| table.row(row));
+            let to = if group < rows { out.get_mut(group * width..(group + 1) * width) } else { None };
             let (Some(from), Some(to), Some(count)) = (from, to, counts.get_mut(group)) else {
                 bail!("group {group} of {rows}, or a row that is not there");
             };

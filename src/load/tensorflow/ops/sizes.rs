@@ -50,6 +50,9 @@ impl Wiring<'_> {
             if let TDim::Sym(symbol) = dim
                 && !self.given.contains(&symbol)
             {
+                if self.has_turns {
+                    return Err(invalid("has a size that may change from turn to turn of a loop"));
+                }
                 self.open.entry(symbol).or_insert(outlet);
             }
         }
@@ -88,6 +91,12 @@ impl Wiring<'_> {
             *head = self.after(*head, &witnesses)?;
         }
         Ok(inputs)
+    }
+
+    /// The same tensor, once a run knows those of these sizes that it has to learn.
+    pub(super) fn once_known(&mut self, x: OutletId, sizes: &[&TDim]) -> One {
+        let witnesses = self.witnesses(sizes.iter().flat_map(|size| size.symbols()));
+        if witnesses.is_empty() { Ok(x) } else { self.after(x, &witnesses) }
     }
 
     /// A constant of sizes, once a run knows those of them that it has to learn.
@@ -189,7 +198,7 @@ impl Wiring<'_> {
     }
 
     /// The same tensor, once these are there.
-    fn after(&mut self, x: OutletId, witnesses: &[OutletId]) -> One {
+    pub(super) fn after(&mut self, x: OutletId, witnesses: &[OutletId]) -> One {
         let op = Computed::new(
             "After",
             |facts| Ok(facts.iter().take(1).map(|f| f.without_value()).collect()),

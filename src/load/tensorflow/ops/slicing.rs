@@ -1,6 +1,6 @@
 //! Parts of tensors by their places.
 
-use super::super::api::{AxisOp, OutletId, TDim, ToDim, tensor1, tract_core, tvec};
+use super::super::api::{AxisOp, DatumType, OutletId, TDim, ToDim, tensor1, tract_core, tvec};
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, invalid};
 use super::{Handler, WiringError};
@@ -23,6 +23,7 @@ impl Wiring<'_> {
         if start == TDim::from(0) && end == self.dim(x, axis)? {
             return Ok(x);
         }
+        let x = self.once_known(x, &[&start, &end])?;
         self.one(array::Slice { axis, start, end }, &[x])
     }
 }
@@ -39,6 +40,11 @@ fn slice(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
 
 fn strided_slice(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let mut x = first(inputs)?;
+    if w.konst(input(inputs, 1)?).is_err()
+        && let Some(picked) = picked(w, node, inputs)?
+    {
+        return Ok(tvec!(picked));
+    }
     let begin = w.sizes(input(inputs, 1)?)?;
     let end = w.sizes(input(inputs, 2)?)?;
     let strides = w.konst_ints(input(inputs, 3)?)?;
@@ -118,6 +124,26 @@ fn strided_slice(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired 
         x = w.one(AxisOp::Rm(axis), &[x])?;
     }
     Ok(tvec!(x))
+}
+
+/// A slice that takes whole dimensions, and of others one place each that only the run tells.
+fn picked(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Result<Option<OutletId>, WiringError> {
+    let (mut x, begin) = (first(inputs)?, w.plain(input(inputs, 1)?)?);
+    let strides = w.konst_ints(input(inputs, 3)?)?;
+    let bit = |name: &str, at: usize| at < 63 && node.attributes.int(name).unwrap_or(0) >> at & 1 == 1;
+    let is_whole = |at: usize| bit("begin_mask", at) && bit("end_mask", at) && strides.get(at) == Some(&1);
+    let is_plain = (0..strides.len()).all(|at| bit("shrink_axis_mask", at) || is_whole(at));
+    let is_shaped = |at| bit("ellipsis_mask", at) || bit("new_axis_mask", at);
+    if !is_plain || (0..strides.len()).any(is_shaped) {
+        return Ok(None);
+    }
+    for at in (0..strides.len()).rev().filter(|at| bit("shrink_axis_mask", *at)) {
+        let place = w.cut(begin, 0, at, at + 1)?;
+        let place = w.one(AxisOp::Rm(0), &[place])?;
+        let place = w.cast(place, DatumType::I64)?;
+        x = w.one(array::Gather { axis: at, output_type: None }, &[x, place])?;
+    }
+    Ok(Some(x))
 }
 
 /// Every `-stride`-th element from `start` down to just after `end`.

@@ -12,7 +12,7 @@ use super::wiring::{Wired, Wiring, first, input, invalid, two};
 use super::{Handler, WiringError};
 
 /// The most elements of a tensor that is made of a sparse one.
-const MAX_ELEMENTS: usize = 1 << 28;
+const MAX_ELEMENTS: usize = 1 << 26;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {

@@ -29,6 +29,8 @@ pub(in crate::load::tensorflow) struct Wiring<'m> {
     pub(super) lists: super::lists::Lists,
     /// The outputs that tell the sizes that only a run tells.
     pub(super) open: super::sizes::Witnesses,
+    /// True in a loop whose turns the engine counts: it learns a size once, not in each turn.
+    pub(super) has_turns: bool,
     /// What is known of the sizes of the model's inputs from the start.
     pub(super) given: std::collections::HashSet<Symbol>,
     /// The outlets that one operator reads, and nothing else.
@@ -47,6 +49,7 @@ impl<'m> Wiring<'m> {
             at_least: std::collections::HashMap::new(),
             lists: super::lists::Lists::default(),
             open: super::sizes::Witnesses::new(),
+            has_turns: false,
             given: std::collections::HashSet::new(),
             read_once: std::collections::HashSet::new(),
             turns: MAX_TURNS,

@@ -9,6 +9,9 @@ use super::ragged::{integers, size};
 use super::wiring::{Wired, Wiring, first, input, invalid};
 use super::{Handler, WiringError};
 
+/// The most lengths of neighbours that are joined.
+const MAX_WIDTHS: usize = 64;
+
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
         "StringSplitV2" => |w, n, i| {
@@ -161,7 +164,8 @@ fn n_grams(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let widths: Option<Vec<usize>> = { node.attributes.ints("ngram_widths").unwrap_or_default().iter() }
         .map(|width| usize::try_from(*width).ok().filter(|w| (1..1 << 10).contains(w)))
         .collect();
-    let widths = widths.ok_or_else(|| invalid("a width is out of range"))?;
+    let widths =
+        widths.filter(|w| w.len() <= MAX_WIDTHS).ok_or_else(|| invalid("a width is out of range"))?;
     let joining = Joining {
         separator: text("separator"),
         left: text("left_pad"),
