@@ -113,19 +113,11 @@ impl Scanning {
             mapping.push(InputMapping::Scan(ScanInfo { axis: 0, chunk: 1 }));
         }
         for (position, outlet) in captures.iter().enumerate() {
-            let fact = w.fact(*outlet)?;
-            let there = if let Some(value) = &fact.konst {
-                first(&inner.constant(std::sync::Arc::clone(value))?)?
-            } else {
-                let fact = TypedFact::dt_shape(fact.datum_type, &*fact.shape.to_tvec());
-                let source = inner.source(format!("outside.{position}"), fact)?;
-                sources.push(source);
+            let (there, is_source) = captured(w, &mut inner, *outlet, position)?;
+            if is_source {
+                sources.push(there);
                 given.push(*outlet);
                 mapping.push(InputMapping::Full);
-                source
-            };
-            if w.lists.stacked.contains(outlet) {
-                inner.lists.stacked.insert(there);
             }
             inside.push(there);
         }
@@ -197,6 +189,27 @@ impl Scanning {
             None => w.broadcast_to(zero, std::slice::from_ref(&self.count)),
         }
     }
+}
+
+/// What a loop takes from outside, inside it; true where it is an input there, not a constant.
+fn captured(
+    w: &Wiring<'_>,
+    inner: &mut Wiring<'_>,
+    outlet: OutletId,
+    position: usize,
+) -> Result<(OutletId, bool), WiringError> {
+    let fact = w.fact(outlet)?;
+    let there = match &fact.konst {
+        Some(value) => first(&inner.constant(std::sync::Arc::clone(value))?)?,
+        None => {
+            let fact = TypedFact::dt_shape(fact.datum_type, &*fact.shape.to_tvec());
+            inner.source(format!("outside.{position}"), fact)?
+        }
+    };
+    if w.lists.stacked.contains(&outlet) {
+        inner.lists.stacked.insert(there);
+    }
+    Ok((there, fact.konst.is_none()))
 }
 
 /// Which of the states nothing in the body reads.
