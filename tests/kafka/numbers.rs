@@ -11,6 +11,7 @@ use modelswap::{Dim, ElementType, Shape, Signature, Tensor, TensorSpec, TensorVi
 /// A model file that answers `score`; no two of them share a chunk.
 pub(crate) fn number(score: f32, bytes: usize) -> Bytes {
     let mut file = format!("number {score}\n").into_bytes();
+    let head = file.len();
     let mut state = u64::from(score.to_bits()) | 1;
     while file.len() < bytes {
         // Xorshift: bytes that do not repeat from one chunk to the next.
@@ -19,6 +20,8 @@ pub(crate) fn number(score: f32, bytes: usize) -> Bytes {
         state ^= state << 17;
         file.extend_from_slice(&state.to_le_bytes());
     }
+    // To the byte: a file of 1 GiB is one that a subscriber takes, and three bytes more are not.
+    file.truncate(bytes.max(head));
     file.into()
 }
 
