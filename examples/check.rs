@@ -34,12 +34,12 @@ struct Arguments {
     /// The format, where the content should not decide.
     #[arg(long)]
     format: Option<String>,
-    /// Tolerance relative to the expected value.
-    #[arg(long, default_value_t = 1e-4)]
-    rtol: f64,
-    /// Absolute tolerance.
-    #[arg(long, default_value_t = 1e-5)]
-    atol: f64,
+    /// Tolerance relative to the expected value [default: what the samples say, or 1e-4].
+    #[arg(long)]
+    rtol: Option<f64>,
+    /// Absolute tolerance [default: what the samples say, or 1e-5].
+    #[arg(long)]
+    atol: Option<f64>,
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
@@ -124,7 +124,8 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
             let read =
                 read_samples(&path, model.signature()).map_err(|e| format!("{}: {e}", path.display()))?;
             first_row = first_row.or_else(|| one_row(read.inputs().iter().map(|(_, t)| t)));
-            samples.push(Sample { differences: differences(&*model, &read, arguments), path });
+            let tolerance = tolerance(&path, arguments)?;
+            samples.push(Sample { differences: differences(&*model, &read, tolerance), path });
         }
     }
     let row = first_row.or_else(|| neutral_row(model.signature()));
@@ -203,7 +204,24 @@ fn read_samples(path: &Path, signature: &Signature) -> Result<Samples, String> {
     Samples::from_json(&text, signature).map_err(|e| e.to_string())
 }
 
-fn differences(model: &dyn Model, samples: &Samples, arguments: &Arguments) -> Vec<(String, String)> {
+/// How far a value may be off, relatively and absolutely: as the arguments say, or the samples, whose
+/// `rtol` and `atol` a subscriber goes by.
+fn tolerance(path: &Path, arguments: &Arguments) -> Result<(f64, f64), String> {
+    let text = if path.is_dir() { Vec::new() } else { std::fs::read(path).map_err(|e| e.to_string())? };
+    // Samples with a bare NaN are no JSON: they have no tolerance of their own.
+    let samples: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let stated = |name: &str, default: f64| match samples.get(name) {
+        None => Ok(default),
+        Some(value) => value
+            .as_f64()
+            .filter(|t| *t >= 0.0)
+            .ok_or_else(|| format!("{}: `{name}`: expected a number from 0, found {value}", path.display())),
+    };
+    let or_stated = |given: Option<f64>, name, default| given.map_or_else(|| stated(name, default), Ok);
+    Ok((or_stated(arguments.rtol, "rtol", 1e-4)?, or_stated(arguments.atol, "atol", 1e-5)?))
+}
+
+fn differences(model: &dyn Model, samples: &Samples, (rtol, atol): (f64, f64)) -> Vec<(String, String)> {
     let signature = model.signature();
     for ((name, tensor), spec) in samples.inputs().iter().zip(signature.inputs()) {
         if tensor.element_type() != spec.element_type() || !spec.accepts(tensor.shape()) {
@@ -225,9 +243,7 @@ fn differences(model: &dyn Model, samples: &Samples, arguments: &Arguments) -> V
         .iter()
         .filter_map(|(name, expected)| {
             let difference = match found(name) {
-                Some(found) => {
-                    compare(expected.view(), found.view(), arguments.rtol, arguments.atol).err()?.to_string()
-                }
+                Some(found) => compare(expected.view(), found.view(), rtol, atol).err()?.to_string(),
                 None => "the model has no such output".to_owned(),
             };
             Some((name.clone(), difference))

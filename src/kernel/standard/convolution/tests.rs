@@ -121,10 +121,10 @@ fn cases() -> Vec<Case> {
         Case::new(1, 16, &[8, 8], &[3, 3]),
         Case::new(16, 32, &[6, 5], &[3, 3]),
         // Tile by tile: odd sizes, channels and columns that fill no register, many tiles, large weights.
-        Case { pads: vec![1; 4], ..Case::new(8, 8, &[5, 6], &[3, 3]) },
+        Case { pads: vec![1; 4], ..Case::new(16, 17, &[5, 6], &[3, 3]) },
         Case { pads: vec![0, 1, 2, 0], ..Case::new(21, 40, &[9, 12], &[3, 3]) },
         Case { images: 1, ..Case::new(96, 96, &[5, 40], &[3, 3]) },
-        Case::new(9, 17, &[3, 3], &[3, 3]),
+        Case::new(17, 33, &[3, 3], &[3, 3]),
         Case { pads: vec![1, 0, 2, 1], ..wide.clone() },
         Case { strides: vec![2, 3], pads: vec![1, 1, 1, 1], ..wide.clone() },
         Case { dilations: vec![2, 3], pads: vec![2, 3, 0, 1], ..wide },
