@@ -53,6 +53,7 @@ impl Narrow {
     }
 
     /// What it is widened to.
+    #[cfg(feature = "onnx")]
     pub(crate) const fn element_type(self) -> ElementType {
         match self {
             Self::Unsigned(_) => ElementType::U8,
