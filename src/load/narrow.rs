@@ -2,7 +2,9 @@
 //! as. They are widened when they are read, as half floats are.
 
 use crate::load::Payload;
-use crate::tensor::{ElementType, Shape, Tensor};
+#[cfg(feature = "onnx")]
+use crate::tensor::ElementType;
+use crate::tensor::{Shape, Tensor};
 
 /// A type of ONNX's that no tensor here has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
