@@ -5,35 +5,24 @@
 
 use std::ops::{Deref, DerefMut};
 
-use memmap2::MmapMut;
-
-use crate::memory;
-
 /// The bytes of a cache line, and of the widest register.
 const LINE: usize = 64;
 /// The numbers in it.
 const LANES: usize = LINE / size_of::<f32>();
 
 /// So many `f32`, of which the first is at the beginning of a cache line.
-#[derive(Debug)]
-pub(crate) struct Aligned(Values);
-
-#[derive(Debug)]
-enum Values {
+#[derive(Debug, Default)]
+pub(crate) struct Aligned {
     /// What is wanted, and before it what fills up to the beginning of a line. A vector may be
     /// moved: its elements stay where they are.
-    Few { values: Vec<f32>, start: usize },
-    /// Pages of their own.
-    Many(MmapMut),
+    values: Vec<f32>,
+    start: usize,
 }
 
 impl Aligned {
     /// Zeros, in memory that is not touched before it is written.
     pub(crate) fn zeroed(len: usize) -> Self {
-        match memory::in_large_pages(len.saturating_mul(size_of::<f32>())) {
-            Some(pages) => Self(Values::Many(pages)),
-            None => Self::of(memory::zeroed(0.0, len + LANES - 1), len),
-        }
+        Self::of(crate::memory::zeroed(0.0, len + LANES - 1), len)
     }
 
     /// So many registers, as `values` gives them.
@@ -45,13 +34,10 @@ impl Aligned {
 
     /// Makes it so many zeros, in the memory that it has where that is enough.
     pub(crate) fn reset(&mut self, len: usize) {
-        let mut kept = match &mut self.0 {
-            Values::Few { values, .. } => std::mem::take(values),
-            Values::Many(_) => Vec::new(),
-        };
-        kept.clear();
-        kept.resize(len + LANES - 1, 0.0);
-        *self = Self::of(kept, len);
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        values.resize(len + LANES - 1, 0.0);
+        *self = Self::of(values, len);
     }
 
     /// Register by register; what is left at the end is not among them.
@@ -68,13 +54,7 @@ impl Aligned {
         // Where a line begins is only a matter of speed, should an address not tell.
         let start = values.as_ptr().align_offset(LINE).min(LANES - 1);
         values.truncate(start + len);
-        Self(Values::Few { values, start })
-    }
-}
-
-impl Default for Aligned {
-    fn default() -> Self {
-        Self(Values::Few { values: Vec::new(), start: 0 })
+        Self { values, start }
     }
 }
 
@@ -82,19 +62,13 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        match &self.0 {
-            Values::Few { values, start } => values.get(*start..).unwrap_or(&[]),
-            Values::Many(pages) => bytemuck::try_cast_slice(pages).unwrap_or(&[]),
-        }
+        self.values.get(self.start..).unwrap_or(&[])
     }
 }
 
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
-        match &mut self.0 {
-            Values::Few { values, start } => values.get_mut(*start..).unwrap_or(&mut []),
-            Values::Many(pages) => bytemuck::try_cast_slice_mut(pages).unwrap_or(&mut []),
-        }
+        self.values.get_mut(self.start..).unwrap_or(&mut [])
     }
 }
 
