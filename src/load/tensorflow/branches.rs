@@ -7,7 +7,7 @@ use super::api::tfpb::NodeDef;
 use super::api::tfpb::attr_value::Value;
 use super::builder::{Builder, Wire, cycle, function_attribute};
 use super::frame::Frame;
-use super::graph::{Attributes, Content, Node, Port};
+use super::graph::{Content, Port};
 use super::malformed;
 use crate::load::LoadError;
 
@@ -76,14 +76,7 @@ impl<'a> Builder<'a> {
         if yes == no {
             return Ok(Wire::Live(yes));
         }
-        let select = Node {
-            name: node.name.clone(),
-            op: "SelectV2".to_owned(),
-            attributes: Attributes::default(),
-            inputs: vec![condition, yes, no],
-            content: Content::None,
-        };
-        Ok(Wire::Live(Port::first(self.push(select)?)))
+        Ok(Wire::Live(self.step(node, "SelectV2", vec![condition, yes, no])?))
     }
 
     /// The branches of an old condition come together: all were computed, one is chosen.
@@ -118,13 +111,7 @@ impl<'a> Builder<'a> {
         let value =
             i32::try_from(value).map_err(|_| malformed(format!("`{}` has too many sides", node.name)))?;
         let value = self.push_constant(&node.name, Arc::new(tensor0(value)))?;
-        Ok(Port::first(self.push(Node {
-            name: node.name.clone(),
-            op: "Equal".to_owned(),
-            attributes: Attributes::default(),
-            inputs: vec![number, value],
-            content: Content::None,
-        })?))
+        self.step(node, "Equal", vec![number, value])
     }
 
     /// The value of a number that does not depend on the input.

@@ -121,16 +121,6 @@ impl Builder<'_> {
         }
         Ok([places, values, shape])
     }
-
-    fn step(&mut self, node: &NodeDef, op: &str, inputs: Vec<Port>) -> Result<Port, LoadError> {
-        Ok(Port::first(self.push(Node {
-            name: node.name.clone(),
-            op: op.to_owned(),
-            attributes: Attributes::default(),
-            inputs,
-            content: Content::None,
-        })?))
-    }
 }
 
 fn is_input(node: &Node, position: usize) -> bool {
@@ -143,15 +133,7 @@ pub(super) fn keep_parsed(graph: &mut Graph) {
     if !graph.inputs.iter().any(|i| i.parsed) {
         return;
     }
-    let mut needed = vec![false; graph.nodes.len()];
-    let mut open: Vec<usize> = graph.outputs.iter().map(|o| o.port.node).collect();
-    while let Some(index) = open.pop() {
-        if let (Some(seen), Some(node)) = (needed.get_mut(index), graph.nodes.get(index))
-            && !std::mem::replace(seen, true)
-        {
-            open.extend(node.inputs.iter().map(|p| p.node));
-        }
-    }
+    let needed = graph.needed(graph.outputs.iter().map(|o| o.port), |_| true);
     let read = |position: usize| {
         graph.nodes.iter().zip(&needed).any(|(node, needed)| *needed && is_input(node, position))
     };

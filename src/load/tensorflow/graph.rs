@@ -26,6 +26,26 @@ impl Graph {
         reads
     }
 
+    /// For each node, whether these ports need it. What a node itself needs is looked at where
+    /// `follow` says so.
+    pub(super) fn needed(
+        &self,
+        ports: impl Iterator<Item = Port>,
+        follow: impl Fn(usize) -> bool,
+    ) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut open: Vec<usize> = ports.map(|p| p.node).collect();
+        while let Some(index) = open.pop() {
+            if let (Some(seen), Some(node)) = (needed.get_mut(index), self.nodes.get(index))
+                && !std::mem::replace(seen, true)
+                && follow(index)
+            {
+                open.extend(node.inputs.iter().map(|p| p.node));
+            }
+        }
+        needed
+    }
+
     /// All nodes, those inside loops too.
     pub(super) fn all_nodes(&self) -> Vec<&Node> {
         let mut open = vec![self];

@@ -170,16 +170,7 @@ struct Parts<'p> {
 impl Parts<'_> {
     /// The graph of what these outputs need; constants go along.
     fn graph(&mut self, whole: &Graph, outputs: &[Port]) -> Result<Graph, LoadError> {
-        let mut needed = vec![false; whole.nodes.len()];
-        let mut open: Vec<usize> = outputs.iter().map(|o| o.node).collect();
-        while let Some(index) = open.pop() {
-            if let (Some(seen), Some(node)) = (needed.get_mut(index), whole.nodes.get(index))
-                && !std::mem::replace(seen, true)
-                && self.inner.get(index) == Some(&true)
-            {
-                open.extend(node.inputs.iter().map(|p| p.node));
-            }
-        }
+        let needed = whole.needed(outputs.iter().copied(), |index| self.inner.get(index) == Some(&true));
         let mut part = Taken { graph: Graph::default(), places: std::collections::HashMap::new() };
         for (index, node) in whole.nodes.iter().enumerate() {
             if needed.get(index) != Some(&true) || self.inner.get(index) != Some(&true) {

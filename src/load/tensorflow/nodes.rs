@@ -10,7 +10,7 @@ use super::api::tfpb::{AttrValue, NodeDef};
 use super::api::{EngineTensor, tensor0};
 use super::builder::{Builder, Wire};
 use super::frame::Frame;
-use super::graph::{Attributes, Content, Node};
+use super::graph::{Attributes, Content, Node, Port};
 use super::{constants, malformed};
 use crate::load::LoadError;
 
@@ -71,6 +71,18 @@ impl<'a> Builder<'a> {
             inputs: ports,
             content: constant.map_or(Content::None, Content::Constant),
         })
+    }
+
+    /// A node without attributes that is no node of the file's: a step of what `node` is taken apart
+    /// into.
+    pub(super) fn step(&mut self, node: &NodeDef, op: &str, inputs: Vec<Port>) -> Result<Port, LoadError> {
+        Ok(Port::first(self.push(Node {
+            name: node.name.clone(),
+            op: op.to_owned(),
+            attributes: Attributes::default(),
+            inputs,
+            content: Content::None,
+        })?))
     }
 
     /// Counts a copy of an attribute: a function's nodes are copied at each of its calls.

@@ -4,15 +4,7 @@ use super::graph::{Graph, Port};
 
 /// Drops the nodes that no output needs and that are no inputs of the model.
 pub(super) fn prune(graph: &mut Graph) {
-    let mut needed = vec![false; graph.nodes.len()];
-    let mut open: Vec<usize> = graph.outputs.iter().map(|o| o.port.node).collect();
-    while let Some(index) = open.pop() {
-        if let (Some(seen), Some(node)) = (needed.get_mut(index), graph.nodes.get(index))
-            && !std::mem::replace(seen, true)
-        {
-            open.extend(node.inputs.iter().map(|p| p.node));
-        }
-    }
+    let needed = graph.needed(graph.outputs.iter().map(|o| o.port), |_| true);
     let mut position = 0;
     let mut moved = vec![None; graph.nodes.len()];
     for ((node, needed), moved) in graph.nodes.iter().zip(&needed).zip(&mut moved) {

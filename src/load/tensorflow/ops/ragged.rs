@@ -6,11 +6,9 @@ use super::super::api::{
 };
 use super::super::graph::Node;
 use super::computed::Computed;
+use super::sparse::MAX_ELEMENTS;
 use super::wiring::{Wired, Wiring, first, input, invalid};
 use super::{Handler, WiringError};
-
-/// The most elements that a padded tensor may have.
-const MAX_ELEMENTS: usize = 1 << 26;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {

@@ -11,8 +11,8 @@ use super::ragged::{integers, size};
 use super::wiring::{Wired, Wiring, first, input, invalid, two};
 use super::{Handler, WiringError};
 
-/// The most elements of a tensor that is made of a sparse one.
-const MAX_ELEMENTS: usize = 1 << 26;
+/// The most elements of a tensor that is made of a sparse or ragged one.
+pub(super) const MAX_ELEMENTS: usize = 1 << 26;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
