@@ -53,6 +53,19 @@ impl Payload {
         self.chunks.iter()
     }
 
+    /// The next `n` bytes, which are consumed; nothing is copied. Fewer where there are not as many.
+    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    pub(crate) fn split_to(&mut self, n: usize) -> Self {
+        let mut pieces = Vec::new();
+        let mut left = n.min(self.len);
+        while left > 0 {
+            let piece = self.copy_to_bytes(left.min(self.chunk().len().max(1)));
+            left -= piece.len();
+            pieces.push(piece);
+        }
+        Self::from_chunks(pieces)
+    }
+
     /// All bytes in one piece. A payload of a single chunk is not copied; of several, each is
     /// freed as it has been copied.
     #[must_use]
@@ -162,6 +175,16 @@ mod tests {
         assert_eq!(payload.copy_to_bytes(3), "bcd");
         assert_eq!(payload.chunks().count(), 2);
         assert_eq!(payload.into_bytes(), "ef");
+    }
+
+    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    #[test]
+    fn a_part_is_taken_out_without_a_copy() {
+        let mut payload = Payload::from_chunks(["ab", "cde", "f"].map(Bytes::from));
+        let part = payload.split_to(4);
+        assert_eq!(part.chunks().map(Bytes::len).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!((part.into_bytes(), payload.len()), (Bytes::from("abcd"), 2));
+        assert_eq!(payload.split_to(9).into_bytes(), "ef");
     }
 
     #[test]

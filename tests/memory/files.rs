@@ -71,7 +71,7 @@ pub(crate) fn beside_a_convolution(version: u8) -> Vec<u8> {
 }
 
 /// Numbers of which no two versions have the same; small, so that no sum overflows.
-fn noise(count: usize, version: u8) -> Vec<u8> {
+pub(crate) fn noise(count: usize, version: u8) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32 ^ u32::from(version);
     let mut bytes = Vec::with_capacity(count * 4);
     for _ in 0..count {

@@ -5,6 +5,8 @@
 mod feed;
 mod files;
 mod resident;
+#[cfg(feature = "tensorflow")]
+mod tensorflow;
 
 use std::sync::Arc;
 
@@ -25,6 +27,10 @@ async fn a_swap_takes_little_more_than_the_new_version_and_leaves_nothing_behind
         ("one_layer", "onnx", files::one_layer),
         ("table", "onnx", files::table),
         ("beside_a_convolution", "onnx", files::beside_a_convolution),
+        #[cfg(feature = "tensorflow")]
+        ("frozen", "tensorflow", tensorflow::frozen),
+        #[cfg(feature = "tensorflow")]
+        ("saved_model", "saved-model", tensorflow::saved_model),
     ] {
         let variants = [1, 2].map(|version| Variant::new(&make(version), format));
         let file = make(1).len() as u64;

@@ -15,7 +15,6 @@ mod graph;
 mod layers;
 mod nan;
 mod network;
-mod operator;
 mod proto;
 mod recognise;
 mod sequences;

@@ -13,12 +13,12 @@ use super::bounded::Bounded;
 use super::check::title;
 use super::contributed::hint;
 use super::graph::Graph;
-use super::operator::KernelOp;
 use super::translate::to_message;
 use super::{layers, nan};
 use crate::kernel::program::{GraphParts, NodeParts};
 use crate::kernel::{self, BuildError, Kernel, Node, RunContext};
 use crate::load::tract::convert::{datum_type, strings_to_engine, to_engine};
+use crate::load::tract::operator::KernelOp;
 use crate::load::tract::plan::guarded;
 use crate::load::tract::{Blueprint, Extent, Output, TractModel};
 use crate::load::{LoadError, LoadOptions, RunError};
@@ -347,7 +347,7 @@ impl Wiring {
         let name = if node.name.is_empty() { node.outputs.first() } else { Some(&node.name) };
         let name = name.map_or("", String::as_str);
         let scope = &self.model.symbols;
-        expand(KernelOp::new(kernel, name, inputs, &node.outputs, self.budget / 4, scope))
+        expand(KernelOp::new(kernel.into(), name, inputs, &node.outputs, self.budget / 4, scope))
     }
 
     /// tract reads sizes as 32-bit integers in places, where a larger one would become a small one.

@@ -1,7 +1,5 @@
 //! Conditions: a branch that is known is followed, of any other both sides are computed.
 
-use std::sync::Arc;
-
 use super::api::tensor0;
 use super::api::tfpb::NodeDef;
 use super::api::tfpb::attr_value::Value;
@@ -110,7 +108,7 @@ impl<'a> Builder<'a> {
     fn equals(&mut self, node: &NodeDef, number: Port, value: usize) -> Result<Port, LoadError> {
         let value =
             i32::try_from(value).map_err(|_| malformed(format!("`{}` has too many sides", node.name)))?;
-        let value = self.push_constant(&node.name, Arc::new(tensor0(value)))?;
+        let value = self.push_constant(&node.name, tensor0(value))?;
         self.step(node, "Equal", vec![number, value])
     }
 

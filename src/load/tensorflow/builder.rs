@@ -5,17 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use super::api::EngineTensor;
 use super::api::tfpb::attr_value::Value;
 use super::api::tfpb::{FunctionDef, NodeDef, TensorProto};
 use super::bundle::Bundle;
 use super::constants::Expansion;
 use super::files::Files;
 use super::frame::Frame;
-use super::graph::{Attributes, Content, Graph, Node, Port};
+use super::graph::{Attributes, Graph, Node, Port};
 use super::op_outputs::OpDefs;
+use super::pieces::Contents;
+use super::stored::Stored;
 use super::{malformed, unsupported};
 use crate::load::LoadError;
 
@@ -45,7 +45,9 @@ pub(super) struct Builder<'a> {
     pub(super) object_keys: HashMap<String, String>,
     /// The values of the constants outside functions, taken out of their nodes.
     pub(super) top_constants: HashMap<String, TensorProto>,
-    pub(super) function_constants: HashMap<*const NodeDef, Arc<EngineTensor>>,
+    /// What the large ones among them consist of.
+    pub(super) contents: Contents,
+    pub(super) function_constants: HashMap<*const NodeDef, Stored>,
     pub(super) expansion: Expansion,
     calls: usize,
     /// The nodes of all functions that were called, as often as they were.
@@ -83,6 +85,7 @@ impl<'a> Builder<'a> {
             tables: HashMap::new(),
             object_keys: HashMap::new(),
             top_constants: HashMap::new(),
+            contents: Contents::new(),
             function_constants: HashMap::new(),
             expansion: Expansion::new(memory_budget),
             calls: 0,
@@ -165,13 +168,13 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a constant.
-    pub(super) fn push_constant(&mut self, name: &str, value: Arc<EngineTensor>) -> Result<Port, LoadError> {
+    pub(super) fn push_constant(&mut self, name: &str, value: impl Into<Stored>) -> Result<Port, LoadError> {
         let node = Node {
             name: name.to_owned(),
             op: "Const".to_owned(),
             attributes: Attributes::default(),
             inputs: Vec::new(),
-            content: Content::Constant(value),
+            content: value.into().into_content(),
         };
         Ok(Port::first(self.push(node)?))
     }

@@ -1,19 +1,20 @@
 //! The variables of a SavedModel: an index of names and the shards that hold the values.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, hash_map};
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::api::EngineTensor;
 use super::api::tfpb::{DataType, TensorShapeProto};
-use super::constants::{computed_type, proto_dims, raw, text};
+use super::constants::{computed_type, proto_dims, text};
 use super::files::Files;
 use super::malformed;
+use super::shard::Shard;
 use super::slices::latin1;
+use super::stored::{Stored, raw};
 use super::table::{self, mask, varint};
-use crate::load::LoadError;
+use crate::load::{LoadError, Payload};
 
 /// The checkpoint in a SavedModel's `variables` folder.
 pub(super) struct Bundle<'a> {
@@ -21,9 +22,9 @@ pub(super) struct Bundle<'a> {
     prefix: String,
     entries: HashMap<String, Entry>,
     shards: u32,
-    open: HashMap<u32, Bytes>,
+    open: HashMap<u32, Shard>,
     /// What was read before: variables may share an entry, as parts of a graph share a variable.
-    known: HashMap<String, Arc<EngineTensor>>,
+    known: HashMap<String, Stored>,
     /// How many bytes of values were read; entries may claim the same bytes again and again.
     read: u64,
     budget: u64,
@@ -78,7 +79,8 @@ impl<'a> Bundle<'a> {
     /// Reads the index at `<prefix>.index`; `None` where there is none, as in a model without
     /// variables.
     pub(super) fn open(files: &'a dyn Files, prefix: &str, budget: u64) -> Result<Option<Self>, LoadError> {
-        let Some(index) = files.read(&format!("{prefix}.index"))? else { return Ok(None) };
+        let Some(index) = files.take(&format!("{prefix}.index"))? else { return Ok(None) };
+        let index = index.into_bytes();
         let mut entries = HashMap::new();
         let mut header = Header::default();
         for (key, value) in table::read(&index)? {
@@ -113,18 +115,18 @@ impl<'a> Bundle<'a> {
     }
 
     /// The tensor that is stored under a key, whole.
-    pub(super) fn tensor(&mut self, key: &str) -> Result<Arc<EngineTensor>, LoadError> {
+    pub(super) fn tensor(&mut self, key: &str) -> Result<Stored, LoadError> {
         if let Some(known) = self.known.get(key) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
         let entry = self.entry(key)?;
         let tensor = if entry.slices.is_empty() {
             self.part(key)?
         } else {
             let dims = entry_dims(&entry, key)?;
-            Arc::new(super::slices::assemble(self, key, &entry.slices, &dims)?)
+            super::slices::assemble(self, key, &entry.slices, &dims)?.into()
         };
-        self.known.insert(key.to_owned(), Arc::clone(&tensor));
+        self.known.insert(key.to_owned(), tensor.clone());
         Ok(tensor)
     }
 
@@ -134,7 +136,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// A tensor that is stored in one piece.
-    pub(super) fn part(&mut self, key: &str) -> Result<Arc<EngineTensor>, LoadError> {
+    pub(super) fn part(&mut self, key: &str) -> Result<Stored, LoadError> {
         let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
         let entry = self.entry(key)?;
         if !entry.slices.is_empty() {
@@ -151,21 +153,24 @@ impl<'a> Bundle<'a> {
         }
         if data_type == DataType::DtString {
             let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-            let values = elements.and_then(|n| strings_of(&bytes, n)).ok_or_else(|| bad("is malformed"))?;
+            let values = elements
+                .and_then(|n| strings_of(&bytes.into_bytes(), n))
+                .ok_or_else(|| bad("is malformed"))?;
             return super::api::tract_ndarray::ArrayD::from_shape_vec(dims, values)
-                .map(|array| Arc::new(EngineTensor::from(array)))
+                .map(|array| EngineTensor::from(array).into())
                 .map_err(|_| bad("does not fill its shape"));
         }
-        if mask(crc32c::crc32c(&bytes)) != entry.crc32c {
+        let checksum = bytes.chunks().fold(0, |sum, piece| crc32c::crc32c_append(sum, piece));
+        if mask(checksum) != entry.crc32c {
             return Err(bad("has a wrong checksum"));
         }
-        raw(data_type, &dims, &bytes).map(Arc::new).ok_or_else(|| bad("does not fill its shape"))
+        raw(data_type, &dims, bytes).ok_or_else(|| bad("does not fill its shape"))
     }
 
     /// The only string of a scalar entry, as the object graph is.
     pub(super) fn string(&mut self, key: &str) -> Result<Option<Bytes>, LoadError> {
         let Some(entry) = self.entries.get(key).cloned() else { return Ok(None) };
-        let bytes = self.bytes(key, &entry)?;
+        let bytes = self.bytes(key, &entry)?.into_bytes();
         let mut rest: &[u8] = &bytes;
         let len = varint(&mut rest).and_then(|n| usize::try_from(n).ok());
         // After the lengths come four bytes that are their checksum.
@@ -175,28 +180,32 @@ impl<'a> Bundle<'a> {
         Ok(Some(bytes.slice_ref(content)))
     }
 
-    fn bytes(&mut self, key: &str, entry: &Entry) -> Result<Bytes, LoadError> {
+    /// The bytes of an entry, which is not read again.
+    fn bytes(&mut self, key: &str, entry: &Entry) -> Result<Payload, LoadError> {
         let bad = |what: &str| malformed(format!("the checkpoint entry `{key}` {what}"));
-        let shard = u32::try_from(entry.shard).map_err(|_| bad("has a negative shard"))?;
-        if shard >= self.shards {
+        let number = u32::try_from(entry.shard).map_err(|_| bad("has a negative shard"))?;
+        if number >= self.shards {
             return Err(bad("lies in a shard that does not exist"));
         }
-        let data = match self.open.get(&shard) {
-            Some(data) => data.clone(),
-            None => {
-                let path = format!("{}.data-{shard:05}-of-{:05}", self.prefix, self.shards);
-                let data = self.files.read(&path)?;
-                let data = data.ok_or_else(|| malformed(format!("the file `{path}` is missing")))?;
-                self.open.insert(shard, data.clone());
-                data
+        let shard = match self.open.entry(number) {
+            hash_map::Entry::Occupied(open) => open.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                let path = format!("{}.data-{number:05}-of-{:05}", self.prefix, self.shards);
+                let file = self.files.take(&path)?;
+                let file = file.ok_or_else(|| malformed(format!("the file `{path}` is missing")))?;
+                let inside = self.entries.values().filter(|e| e.shard == entry.shard);
+                place.insert(Shard::new(file, inside.filter_map(Entry::range)))
             }
         };
-        let start = usize::try_from(entry.offset).ok();
-        let end = start.and_then(|s| s.checked_add(usize::try_from(entry.size).ok()?));
-        match (start, end) {
-            (Some(start), Some(end)) if end <= data.len() => Ok(data.slice(start..end)),
-            _ => Err(bad("lies outside its shard")),
-        }
+        let taken = entry.range().and_then(|(start, end)| shard.take(start, end));
+        taken.ok_or_else(|| bad("lies outside its shard"))
+    }
+}
+
+impl Entry {
+    fn range(&self) -> Option<(usize, usize)> {
+        let start = usize::try_from(self.offset).ok()?;
+        Some((start, start.checked_add(usize::try_from(self.size).ok()?)?))
     }
 }
 

@@ -8,7 +8,9 @@ use super::api::tfpb::tensor_shape_proto::Dim;
 use super::api::tfpb::{DataType, TensorProto, TensorShapeProto};
 use super::api::{Datum, DatumType, EngineTensor, f16, tract_ndarray};
 use super::malformed;
-use crate::load::LoadError;
+use super::stored::{Stored, raw};
+use crate::load::{LoadError, Payload};
+use crate::tensor::Tensor;
 
 /// How many bytes the constants in compressed form may have together.
 #[derive(Debug)]
@@ -84,12 +86,14 @@ pub(super) fn data_type(datum: DatumType) -> Option<DataType> {
     })
 }
 
-/// The tensor of a constant; `name` is the node's, for messages.
-pub(super) fn tensor(
+/// The value of a constant; `name` is the node's, for messages. Its content is where the message has it, or
+/// else beside it.
+pub(super) fn value(
     name: &str,
-    proto: TensorProto,
+    mut proto: TensorProto,
+    mut content: Payload,
     expansion: &mut Expansion,
-) -> Result<EngineTensor, LoadError> {
+) -> Result<Stored, LoadError> {
     let bad = |what: &str| malformed(format!("the constant `{name}` {what}"));
     let data_type =
         DataType::try_from(proto.dtype).map_err(|_| bad(&format!("has the unknown type {}", proto.dtype)))?;
@@ -98,12 +102,27 @@ pub(super) fn tensor(
     let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
     let elements =
         dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or_else(|| bad("is too large"))?;
-    if !proto.tensor_content.is_empty() && datum != DatumType::String {
-        return raw(data_type, &dims, &proto.tensor_content).ok_or_else(|| {
-            bad(&format!("of {elements} {data_type:?} elements holds {} bytes", proto.tensor_content.len()))
-        });
+    if content.is_empty() {
+        content = std::mem::take(&mut proto.tensor_content).into();
     }
-    let mut fill = Fill { name, dims: &dims, elements, expansion };
+    if !content.is_empty() && datum != DatumType::String {
+        let held = content.len();
+        return raw(data_type, &dims, content)
+            .ok_or_else(|| bad(&format!("of {elements} {data_type:?} elements holds {held} bytes")));
+    }
+    typed(name, proto, data_type, datum, (&dims, elements), expansion).map(Stored::from)
+}
+
+/// The tensor of a constant whose values are in the field of their type.
+fn typed(
+    name: &str,
+    proto: TensorProto,
+    data_type: DataType,
+    datum: DatumType,
+    (dims, elements): (&[usize], usize),
+    expansion: &mut Expansion,
+) -> Result<EngineTensor, LoadError> {
+    let mut fill = Fill { name, dims, elements, expansion };
     let half = |widen: fn(u16) -> f32| proto.half_val.iter().map(|bits| widen(low(*bits))).collect();
     match datum {
         DatumType::F32 if data_type == DataType::DtHalf => fill.tensor(half(from_half)),
@@ -132,48 +151,22 @@ fn from_bfloat(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// A tensor whose elements are these bytes, in the byte order of the file; `None` where their number
-/// is not that of the shape.
-pub(super) fn raw(data_type: DataType, dims: &[usize], bytes: &[u8]) -> Option<EngineTensor> {
-    fn of<T: Datum, const N: usize>(
-        dims: &[usize],
-        bytes: &[u8],
-        read: fn([u8; N]) -> T,
-    ) -> Option<EngineTensor> {
-        let elements = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
-        let (chunks, rest) = bytes.as_chunks::<N>();
-        if !rest.is_empty() || chunks.len() != elements {
-            return None;
-        }
-        let values: Vec<T> = chunks.iter().map(|c| read(*c)).collect();
-        tract_ndarray::ArrayD::from_shape_vec(dims, values).ok().map(EngineTensor::from)
-    }
-    match datum_type(data_type) {
-        None if data_type == DataType::DtBfloat16 => of(dims, bytes, |b| from_bfloat(u16::from_le_bytes(b))),
-        Some(DatumType::F16) => of(dims, bytes, |b| from_half(u16::from_le_bytes(b))),
-        Some(DatumType::F32) => of(dims, bytes, f32::from_le_bytes),
-        Some(DatumType::F64) => of(dims, bytes, f64::from_le_bytes),
-        Some(DatumType::I8) => of(dims, bytes, i8::from_le_bytes),
-        Some(DatumType::I16) => of(dims, bytes, i16::from_le_bytes),
-        Some(DatumType::I32) => of(dims, bytes, i32::from_le_bytes),
-        Some(DatumType::I64) => of(dims, bytes, i64::from_le_bytes),
-        Some(DatumType::U8) => of(dims, bytes, u8::from_le_bytes),
-        Some(DatumType::U16) => of(dims, bytes, u16::from_le_bytes),
-        Some(DatumType::U32) => of(dims, bytes, u32::from_le_bytes),
-        Some(DatumType::U64) => of(dims, bytes, u64::from_le_bytes),
-        Some(DatumType::Bool) => of(dims, bytes, |[b]: [u8; 1]| b != 0),
-        _ => None,
-    }
+/// The weights' form in a file.
+pub(super) fn weights_proto(weights: &Tensor) -> Option<TensorProto> {
+    let bytes = weights.values::<f32>()?.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Some(TensorProto { tensor_content: bytes, ..empty_proto(DataType::DtFloat, weights.dims())? })
+}
+
+fn empty_proto(data_type: DataType, dims: &[usize]) -> Option<TensorProto> {
+    let dim = |size: &usize| Some(Dim { size: i64::try_from(*size).ok()?, name: String::new() });
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect::<Option<_>>()?, unknown_rank: false };
+    Some(TensorProto { dtype: data_type as i32, tensor_shape: Some(shape), ..TensorProto::default() })
 }
 
 /// The constant's form in a file.
 pub(super) fn proto(tensor: &EngineTensor) -> Option<TensorProto> {
     let data_type = data_type(tensor.datum_type())?;
-    let dim = |size: &usize| Some(Dim { size: i64::try_from(*size).ok()?, name: String::new() });
-    let shape =
-        TensorShapeProto { dim: tensor.shape().iter().map(dim).collect::<Option<_>>()?, unknown_rank: false };
-    let mut proto =
-        TensorProto { dtype: data_type as i32, tensor_shape: Some(shape), ..TensorProto::default() };
+    let mut proto = empty_proto(data_type, tensor.shape())?;
     if tensor.datum_type() == DatumType::String {
         let plain = tensor.as_plain_ram()?;
         proto.string_val = plain.as_slice::<String>().ok()?.iter().map(|s| s.as_bytes().to_vec()).collect();
@@ -260,8 +253,8 @@ mod tests {
     }
 
     fn load(proto: TensorProto) -> Result<Vec<f32>, LoadError> {
-        let tensor = tensor("c", proto, &mut Expansion::new(1 << 30))?;
-        Ok(tensor.as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec())
+        let value = value("c", proto, Payload::default(), &mut Expansion::new(1 << 30))?;
+        Ok(value.view().unwrap().values::<f32>().unwrap().to_vec())
     }
 
     #[test]
@@ -297,7 +290,7 @@ mod tests {
             string_val: vec![b"a".to_vec(), b"bc".to_vec()],
             ..TensorProto::default()
         };
-        let tensor = tensor("c", words.clone(), &mut Expansion::new(1 << 20)).unwrap();
-        assert_eq!(proto(&tensor).unwrap(), words);
+        let value = value("c", words.clone(), Payload::default(), &mut Expansion::new(1 << 20)).unwrap();
+        assert_eq!(proto(&value.engine().unwrap()).unwrap(), words);
     }
 }

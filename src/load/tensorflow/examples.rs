@@ -3,8 +3,6 @@
 //! That is how estimators were exported. The features themselves become the inputs, under their own names:
 //! a consumer has them as values, and a serialised message is no text.
 
-use std::sync::Arc;
-
 use super::api::tfpb::attr_value::{ListValue, Value};
 use super::api::tfpb::{DataType, NodeDef};
 use super::api::{DatumType, EngineTensor, tensor0, tract_ndarray};
@@ -111,7 +109,7 @@ impl Builder<'_> {
             Some(DatumType::I64) => tensor0(-1_i64),
             _ => tensor0(-1_f32),
         };
-        let nothing = self.push_constant(&node.name, Arc::new(nothing))?;
+        let nothing = self.push_constant(&node.name, nothing)?;
         let there = self.step(node, "NotEqual", vec![x, nothing])?;
         let places = self.step(node, "Where", vec![there])?;
         let values = self.step(node, "GatherNd", vec![x, places])?;

@@ -1,13 +1,16 @@
 //! Where the files of a SavedModel come from: a directory, or a tar of one.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::Buf;
 
 use super::malformed;
-use crate::load::LoadError;
+use crate::load::{LoadError, Payload};
+use crate::memory;
 
 /// The most files that a tar of a SavedModel may have.
 const MAX_FILES: usize = 10_000;
@@ -15,8 +18,16 @@ const MAX_FILES: usize = 10_000;
 /// The files of one SavedModel, by their path inside it.
 pub(super) trait Files {
     /// The bytes of a file; `None` where there is none of that path.
-    fn read(&self, path: &str) -> Result<Option<Bytes>, LoadError>;
+    fn read(&self, path: &str) -> Result<Option<Payload>, LoadError>;
+
+    /// The bytes of a file that is not asked for again, so that nothing else keeps them.
+    fn take(&self, path: &str) -> Result<Option<Payload>, LoadError> {
+        self.read(path)
+    }
 }
+
+/// A file is read in pieces of this size, each of which is let go of by itself.
+const PIECE: usize = 1 << 20;
 
 /// A SavedModel in a directory.
 pub(super) struct Directory {
@@ -30,7 +41,7 @@ impl Directory {
 }
 
 impl Files for Directory {
-    fn read(&self, path: &str) -> Result<Option<Bytes>, LoadError> {
+    fn read(&self, path: &str) -> Result<Option<Payload>, LoadError> {
         let clean = inner_path(Path::new(path))
             .ok_or_else(|| malformed(format!("`{path}` is a path outside the model's folder")))?;
         let path_of_file = self.root.join(clean);
@@ -38,31 +49,54 @@ impl Files for Directory {
         if std::fs::metadata(&path_of_file).is_ok_and(|found| !found.is_file()) {
             return Err(malformed(format!("`{path}` is not a file")));
         }
-        match std::fs::read(path_of_file) {
-            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+        match File::open(path_of_file).and_then(pieces_of) {
+            Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(malformed(format!("cannot read `{path}`: {e}"))),
         }
     }
 }
 
+fn pieces_of(mut file: File) -> io::Result<Payload> {
+    let mut pieces = Vec::new();
+    loop {
+        let piece = memory::filled(PIECE, |to| {
+            let mut filled = 0;
+            while let Some(rest) = to.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read(rest) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(filled)
+        })?;
+        if piece.is_empty() {
+            return Ok(Payload::from_chunks(pieces));
+        }
+        pieces.push(piece);
+    }
+}
+
 /// A SavedModel in a tar, held in memory; the files are slices of it.
 pub(super) struct Archive {
-    files: HashMap<String, Bytes>,
+    files: RefCell<HashMap<String, Payload>>,
 }
 
 impl Archive {
     /// Reads the list of files. The model may lie in a folder of the archive.
-    pub(super) fn open(bytes: &Bytes) -> Result<Self, LoadError> {
+    pub(super) fn open(payload: Payload) -> Result<Self, LoadError> {
         let bad = |e: std::io::Error| malformed(format!("not a tar of a SavedModel: {e}"));
         let mut files = HashMap::new();
-        let mut archive = tar::Archive::new(Cursor::new(bytes));
+        let mut archive = tar::Archive::new(Reader { payload: &payload, at: 0 });
+        let mut places = Vec::new();
         for entry in archive.entries_with_seek().map_err(bad)? {
             let entry = entry.map_err(bad)?;
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            if files.len() >= MAX_FILES {
+            if places.len() >= MAX_FILES {
                 return Err(malformed(format!("the tar has more than {MAX_FILES} files")));
             }
             let path = entry.path().map_err(bad)?.into_owned();
@@ -72,24 +106,71 @@ impl Archive {
             let start = usize::try_from(entry.raw_file_position()).ok();
             let end = start.and_then(|s| s.checked_add(usize::try_from(entry.size()).ok()?));
             match (start, end) {
-                (Some(start), Some(end)) if end <= bytes.len() => {
-                    files.insert(clean, bytes.slice(start..end));
-                }
+                (Some(start), Some(end)) if end <= payload.len() => places.push((start, end, clean)),
                 _ => return Err(malformed(format!("the tar ends inside `{clean}`"))),
             }
         }
-        Ok(Self { files: without_folder(files) })
+        // In the order of the archive, so that what is before a file can be let go of.
+        places.sort_unstable();
+        let (mut rest, mut at) = (payload, 0);
+        for (start, end, path) in places {
+            let skipped = start.checked_sub(at);
+            rest.advance(
+                skipped.ok_or_else(|| malformed(format!("`{path}` lies in another file of the tar")))?,
+            );
+            files.insert(path, rest.split_to(end - start));
+            at = end;
+        }
+        Ok(Self { files: RefCell::new(without_folder(files)) })
     }
 
     /// True where the graph of a SavedModel is among the files.
     pub(super) fn has_saved_model(&self) -> bool {
-        ["saved_model.pb", "saved_model.pbtxt"].iter().any(|name| self.files.contains_key(*name))
+        ["saved_model.pb", "saved_model.pbtxt"].iter().any(|name| self.files.borrow().contains_key(*name))
     }
 }
 
 impl Files for Archive {
-    fn read(&self, path: &str) -> Result<Option<Bytes>, LoadError> {
-        Ok(self.files.get(path).cloned())
+    fn read(&self, path: &str) -> Result<Option<Payload>, LoadError> {
+        Ok(self.files.borrow().get(path).cloned())
+    }
+
+    fn take(&self, path: &str) -> Result<Option<Payload>, LoadError> {
+        Ok(self.files.borrow_mut().remove(path))
+    }
+}
+
+/// The pieces of an archive as one file.
+struct Reader<'p> {
+    payload: &'p Payload,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let mut skip = usize::try_from(self.at).unwrap_or(usize::MAX);
+        for chunk in self.payload.chunks() {
+            if let Some(bytes) = chunk.get(skip..).filter(|bytes| !bytes.is_empty()) {
+                let length = bytes.len().min(to.len());
+                to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
+                self.at += length as u64;
+                return Ok(length);
+            }
+            skip = skip.saturating_sub(chunk.len());
+        }
+        Ok(0)
+    }
+}
+
+impl Seek for Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => (self.payload.len() as u64).checked_add_signed(by),
+        };
+        self.at = place.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 
@@ -150,7 +231,7 @@ fn inner_path(path: &Path) -> Option<String> {
 }
 
 /// The files by their path below the folder that has the graph.
-fn without_folder(files: HashMap<String, Bytes>) -> HashMap<String, Bytes> {
+fn without_folder(files: HashMap<String, Payload>) -> HashMap<String, Payload> {
     let graph = |path: &&String| path.ends_with("saved_model.pb") || path.ends_with("saved_model.pbtxt");
     let Some(folder) = files
         .keys()
@@ -167,8 +248,9 @@ fn without_folder(files: HashMap<String, Bytes>) -> HashMap<String, Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
-    fn tar_of(entries: &[(&str, &[u8])]) -> Bytes {
+    fn tar_of(entries: &[(&str, &[u8])]) -> Payload {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content) in entries {
             let mut header = tar::Header::new_gnu();
@@ -179,30 +261,31 @@ mod tests {
             header.set_cksum();
             builder.append(&header, *content).unwrap();
         }
-        Bytes::from(builder.into_inner().unwrap())
+        let bytes = builder.into_inner().unwrap();
+        Payload::from_chunks(bytes.chunks(700).map(Bytes::copy_from_slice))
     }
 
     #[test]
     fn a_model_in_a_folder_of_the_tar_is_found() {
         let tar = tar_of(&[("./m/1/saved_model.pb", b"graph"), ("./m/1/variables/variables.index", b"i")]);
-        let files = Archive::open(&tar).unwrap();
-        assert_eq!(files.read("saved_model.pb").unwrap().unwrap(), "graph");
-        assert_eq!(files.read("variables/variables.index").unwrap().unwrap(), "i");
+        let files = Archive::open(tar).unwrap();
+        assert_eq!(files.read("saved_model.pb").unwrap().unwrap().into_bytes(), "graph");
+        assert_eq!(files.read("variables/variables.index").unwrap().unwrap().into_bytes(), "i");
         assert_eq!(files.read("variables/none").unwrap(), None);
     }
 
     #[test]
     fn a_path_that_leads_out_of_the_model_is_refused() {
         for path in ["../evil", "/etc/passwd", "m/../../evil"] {
-            let refused = Archive::open(&tar_of(&[(path, b"x")])).err().map(|e| e.to_string());
+            let refused = Archive::open(tar_of(&[(path, b"x")])).err().map(|e| e.to_string());
             assert!(refused.is_some_and(|e| e.contains("outside the model's folder")), "{path}");
         }
     }
 
     #[test]
     fn a_truncated_tar_is_refused() {
-        let tar = tar_of(&[("saved_model.pb", &[7; 5000])]);
-        assert!(Archive::open(&tar.slice(..3000)).is_err());
+        let mut tar = tar_of(&[("saved_model.pb", &[7; 5000])]);
+        assert!(Archive::open(tar.split_to(3000)).is_err());
     }
 
     #[test]
@@ -214,8 +297,8 @@ mod tests {
         std::fs::write(folder.path().join("fingerprint.pb"), b"not needed").unwrap();
         let packed = pack(folder.path()).unwrap();
         assert_eq!(packed, pack(folder.path()).unwrap());
-        let files = Archive::open(&Bytes::from(packed)).unwrap();
-        assert_eq!(files.read("saved_model.pb").unwrap().unwrap(), "graph");
+        let files = Archive::open(packed.into()).unwrap();
+        assert_eq!(files.read("saved_model.pb").unwrap().unwrap().into_bytes(), "graph");
         assert_eq!(files.read("fingerprint.pb").unwrap(), None);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Buf;
-use prost::Message;
 
 use super::api::tfpb::attr_value::Value;
 use super::api::tfpb::{DataType, GraphDef, NodeDef, TensorProto};
@@ -12,6 +11,7 @@ use super::constants::computed_type;
 use super::frame::Frame;
 use super::graph::{Attributes, Graph, GraphInput, GraphOutput, Port};
 use super::op_outputs::OpDefs;
+use super::pieces::{self, Contents};
 use super::prune::prune;
 use super::saved_model::{input_node, split_reference};
 use super::{examples, malformed, unknown_name, weight};
@@ -41,14 +41,18 @@ pub(super) fn read(payload: Payload, options: &LoadOptions) -> Result<Graph, Loa
         return Err(malformed(format!("the graph has {nodes} nodes, more than {MAX_NODES}")));
     }
     protobuf::check(&payload, &weight::GRAPH, options.memory_budget)?;
-    let graph = GraphDef::decode(payload).map_err(|e| malformed(e.to_string()))?;
-    build(graph, options)
+    let (graph, contents) = pieces::graph(payload)?;
+    build(graph, contents, options)
 }
 
 /// The graph of a decoded GraphDef. Its inputs are the placeholders, in the order of the file,
 /// unless the options name tensors; its outputs those that are named, or else all results that
 /// nothing consumes.
-pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph, LoadError> {
+pub(super) fn build(
+    mut graph: GraphDef,
+    contents: Contents,
+    options: &LoadOptions,
+) -> Result<Graph, LoadError> {
     if graph.node.is_empty() {
         return Err(malformed("the graph has no nodes"));
     }
@@ -70,6 +74,7 @@ pub(super) fn build(mut graph: GraphDef, options: &LoadOptions) -> Result<Graph,
         if options.inputs.is_empty() { placeholders(nodes, &outputs) } else { options.inputs.clone() };
     let mut builder = Builder::new(&functions, OpDefs::default(), options.memory_budget);
     builder.top_constants = top_constants;
+    builder.contents = contents;
     let mut top = Frame::top(nodes);
     for (position, name) in inputs.iter().enumerate() {
         let (node, slot) = split_reference(name)?;
@@ -138,9 +143,9 @@ pub(super) fn recognises_saved_model(payload: &Payload) -> bool {
 }
 
 /// Refuses a message that ends in the middle of a field, before anything is built of it.
-pub(super) fn check_whole(bytes: &bytes::Bytes) -> Result<(), LoadError> {
-    let len = bytes.len();
-    let mut fields = top_fields(Payload::from(bytes.clone()));
+pub(super) fn check_whole(payload: &Payload) -> Result<(), LoadError> {
+    let len = payload.len();
+    let mut fields = top_fields(payload.clone());
     let read: usize = fields.by_ref().map(|_| 1).sum();
     if fields.broken {
         return Err(malformed(format!("saved_model.pb of {len} bytes is cut off after field {read}")));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::api::tfpb::attr_value::{ListValue, Value};
 use super::api::tfpb::{AttrValue, DataType};
 use super::api::{DatumType, EngineTensor};
+use crate::kernel::Kernel;
+use crate::tensor::Tensor;
 
 /// Nodes in an order in which every node comes after those it reads; only what the outputs need.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +80,10 @@ pub(super) struct Node {
 pub(super) enum Content {
     None,
     Constant(Arc<EngineTensor>),
+    /// A constant of many `f32`, which a layer may take over.
+    Weights(Arc<Tensor>),
+    /// A layer that has taken over its weights; its only input is what it works on.
+    Layer(Arc<dyn Kernel>),
     /// Input of the model, by position; in a loop, state or else something from outside.
     Input(usize),
     /// A state of a loop that is under construction.

@@ -211,14 +211,14 @@ impl Parts<'_> {
             return Ok(Port::first(*node));
         }
         if let Some(node) = whole.nodes.get(port.node)
-            && let Content::Constant(value) = &node.content
+            && matches!(node.content, Content::Constant(_) | Content::Weights(_))
         {
             part.graph.nodes.push(Node {
                 name: node.name.clone(),
                 op: node.op.clone(),
                 attributes: Attributes::default(),
                 inputs: Vec::new(),
-                content: Content::Constant(std::sync::Arc::clone(value)),
+                content: node.content.clone(),
             });
             let at = part.graph.nodes.len() - 1;
             part.places.insert(port, at);

@@ -6,8 +6,8 @@
 //!
 //! | file | what reads it |
 //! |---|---|
-//! | SavedModel directory or tar | [`files`], [`saved_model`], [`bundle`] (over [`table`], [`slices`]), [`variables`] |
-//! | GraphDef | [`frozen`] |
+//! | SavedModel directory or tar | [`files`], [`saved_model`], [`bundle`] (over [`table`], [`shard`], [`slices`]), [`variables`] |
+//! | GraphDef | [`frozen`], [`pieces`] |
 //! | `.pbtxt` of either | [`text_format`], by the names in [`schema`] |
 //!
 //! This module and its sister for ONNX are the only ones that name tract.
@@ -15,9 +15,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 
+use self::pieces::Contents;
 use crate::load::{LoadError, LoadOptions, Loader, Model, Payload, caught, protobuf};
 
 mod arrays;
@@ -32,15 +32,19 @@ mod frame;
 mod frozen;
 mod graph;
 mod guards;
+mod layers;
 mod loops;
 mod network;
 mod nodes;
 mod op_outputs;
 mod ops;
+mod pieces;
 mod prune;
 mod saved_model;
 mod schema;
+mod shard;
 mod slices;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -107,8 +111,8 @@ impl Loader for Frozen {
             let graph = if frozen::recognises_saved_model(&payload) {
                 // The graph of a SavedModel on its own: all there is of a model without variables.
                 protobuf::check(&payload, &weight::SAVED_MODEL, options.memory_budget)?;
-                let saved = Message::decode(payload).map_err(|e| malformed(e.to_string()))?;
-                saved_model::build(saved, &NoFiles, options)?
+                let (saved, contents) = pieces::saved_model(payload)?;
+                saved_model::build(saved, contents, &NoFiles, options)?
             } else {
                 frozen::read(payload, options)?
             };
@@ -134,9 +138,9 @@ impl Loader for Text {
             let bytes = payload.into_bytes();
             let graph = match text_format::kind(&bytes) {
                 Some(text_format::Kind::SavedModel) => {
-                    saved_model::build(text_format::saved_model(&bytes)?, &NoFiles, options)?
+                    saved_model::build(text_format::saved_model(&bytes)?, Vec::new(), &NoFiles, options)?
                 }
-                _ => frozen::build(text_format::graph_def(&bytes)?, options)?,
+                _ => frozen::build(text_format::graph_def(&bytes)?, Contents::new(), options)?,
             };
             network::load(graph, options)
         })
@@ -154,12 +158,12 @@ impl Loader for Packed {
     fn recognises(&self, payload: &Payload) -> bool {
         // The magic of a tar's first header, and the graph somewhere among the files.
         payload.peek(262).ends_with(b"ustar")
-            && files::Archive::open(&payload.clone().into_bytes()).is_ok_and(|a| a.has_saved_model())
+            && files::Archive::open(payload.clone()).is_ok_and(|a| a.has_saved_model())
     }
 
     fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         caught(|| {
-            let archive = files::Archive::open(&payload.into_bytes())?;
+            let archive = files::Archive::open(payload)?;
             let graph = saved_model::read(&archive, options)?;
             drop(archive);
             network::load(graph, options)
@@ -171,7 +175,7 @@ impl Loader for Packed {
 struct NoFiles;
 
 impl files::Files for NoFiles {
-    fn read(&self, _path: &str) -> Result<Option<Bytes>, LoadError> {
+    fn read(&self, _path: &str) -> Result<Option<Payload>, LoadError> {
         Ok(None)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::api::{DatumType, OutletId, TVec, TractResult, TypedFact, TypedModel, bail, format_err};
 use super::graph::{Content, Graph, Node};
 use super::ops::{self, Wiring};
-use super::{malformed, unsupported};
+use super::{layers, malformed, stored, unsupported};
 use crate::load::tract::plan::guarded;
 use crate::load::tract::{Blueprint, Extent, Output, TractModel, convert};
 use crate::load::{LoadError, LoadOptions, Model};
@@ -15,7 +15,7 @@ use crate::signature::{Dim, TensorSpec};
 const MAX_OPERATORS: usize = 8_000;
 
 /// The model of a graph.
-pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+pub(super) fn load(mut graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
     let nodes = graph.all_nodes();
     if nodes.len() > MAX_OPERATORS {
         return Err(malformed(format!("the outputs need {} nodes, more than {MAX_OPERATORS}", nodes.len())));
@@ -45,12 +45,16 @@ pub(super) fn load(graph: Graph, options: &LoadOptions) -> Result<Arc<dyn Model>
     }
     let outputs: Vec<Output> =
         graph.outputs.iter().map(|o| Output { name: o.name.as_str().into(), labels: None }).collect();
-    let blueprint = Network { graph, budget: options.memory_budget };
+    let layer_bytes = layers::take(&mut graph);
+    stored::give_to_engine(&mut graph)?;
+    let blueprint = Network { graph, layer_bytes, budget: options.memory_budget };
     Ok(Arc::new(TractModel::build(Box::new(blueprint), &inputs, &outputs, options.memory_budget)?))
 }
 
 struct Network {
     graph: Graph,
+    /// What the layers in it take, which all plans share.
+    layer_bytes: usize,
     budget: u64,
 }
 
@@ -72,6 +76,10 @@ impl Network {
 }
 
 impl Blueprint for Network {
+    fn shared_bytes(&self) -> usize {
+        self.layer_bytes
+    }
+
     fn typed(&self, extents: &[Vec<Extent>]) -> Result<TypedModel, LoadError> {
         let mut refused = None;
         let model = guarded(|| {

@@ -1,18 +1,18 @@
 //! Nodes of a file as nodes of a [`Graph`](super::graph::Graph): attributes whole, constants as tensors.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use prost::Message;
 
+use super::api::tensor0;
 use super::api::tfpb::attr_value::Value;
 use super::api::tfpb::{AttrValue, NodeDef};
-use super::api::{EngineTensor, tensor0};
 use super::builder::{Builder, Wire};
 use super::frame::Frame;
 use super::graph::{Attributes, Content, Node, Port};
+use super::stored::Stored;
 use super::{constants, malformed};
-use crate::load::LoadError;
+use crate::load::{LoadError, Payload};
 
 impl<'a> Builder<'a> {
     /// An ordinary node; those that take a variable or a table by its handle get its value.
@@ -62,14 +62,14 @@ impl<'a> Builder<'a> {
         self.charge(&node.name, defaults)?;
         let is_learning_phase = node.op == "Placeholder" && node.name.ends_with("keras_learning_phase");
         if is_learning_phase {
-            constant = Some(Arc::new(tensor0(false)));
+            constant = Some(tensor0(false).into());
         }
         self.push(Node {
             name: node.name.clone(),
             op: if is_learning_phase { "Const".to_owned() } else { node.op.clone() },
             attributes,
             inputs: ports,
-            content: constant.map_or(Content::None, Content::Constant),
+            content: constant.map_or(Content::None, Stored::into_content),
         })
     }
 
@@ -95,24 +95,25 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn constant(&mut self, frame: &Frame<'a>, node: &'a NodeDef) -> Result<Arc<EngineTensor>, LoadError> {
+    fn constant(&mut self, frame: &Frame<'a>, node: &'a NodeDef) -> Result<Stored, LoadError> {
         if !frame.in_function
             && let Some(proto) = self.top_constants.remove(&node.name)
         {
-            let tensor = constants::tensor(&node.name, proto, &mut self.expansion).map(Arc::new)?;
+            let content = self.contents.remove(&node.name).unwrap_or_default();
+            let value = constants::value(&node.name, proto, content, &mut self.expansion)?;
             // A loop may need it once more inside.
-            self.function_constants.insert(std::ptr::from_ref(node), Arc::clone(&tensor));
-            return Ok(tensor);
+            self.function_constants.insert(std::ptr::from_ref(node), value.clone());
+            return Ok(value);
         }
         let identity = std::ptr::from_ref(node);
         if let Some(known) = self.function_constants.get(&identity) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
         let Some(Value::Tensor(proto)) = node.attr.get("value").and_then(|a| a.value.as_ref()) else {
             return Err(malformed(format!("the constant `{}` has no value", node.name)));
         };
-        let tensor = Arc::new(constants::tensor(&node.name, proto.clone(), &mut self.expansion)?);
-        self.function_constants.insert(identity, Arc::clone(&tensor));
-        Ok(tensor)
+        let value = constants::value(&node.name, proto.clone(), Payload::default(), &mut self.expansion)?;
+        self.function_constants.insert(identity, value.clone());
+        Ok(value)
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use prost::Message;
-
 use super::api::tfpb::{DataType, MetaGraphDef, SavedModel, SignatureDef, TensorInfo, tensor_info};
 use super::builder::{Builder, Wire};
 use super::bundle::Bundle;
@@ -12,6 +10,7 @@ use super::files::Files;
 use super::frame::Frame;
 use super::graph::{Attributes, Content, Graph, GraphInput, GraphOutput, Node, Port};
 use super::op_outputs::OpDefs;
+use super::pieces::{self, Contents};
 use super::{examples, frozen, malformed, prune::prune, text_format, unknown_name, weight};
 use crate::load::{LoadError, LoadOptions, protobuf};
 
@@ -24,21 +23,27 @@ const INTERNAL_SIGNATURE: &str = "__saved_model_init_op";
 
 /// Reads the model whose files these are.
 pub(super) fn read(files: &dyn Files, options: &LoadOptions) -> Result<Graph, LoadError> {
-    let saved = if let Some(bytes) = files.read("saved_model.pb")? {
-        frozen::check_whole(&bytes)?;
-        protobuf::check(&bytes.clone().into(), &weight::SAVED_MODEL, options.memory_budget)?;
-        SavedModel::decode(bytes).map_err(|e| malformed(format!("saved_model.pb: {e}")))?
-    } else if let Some(bytes) = files.read("saved_model.pbtxt")? {
-        text_format::saved_model(&bytes)?
+    let (saved, contents) = if let Some(file) = files.take("saved_model.pb")? {
+        frozen::check_whole(&file)?;
+        protobuf::check(&file, &weight::SAVED_MODEL, options.memory_budget)?;
+        pieces::saved_model(file)?
+    } else if let Some(file) = files.take("saved_model.pbtxt")? {
+        (text_format::saved_model(&file.into_bytes())?, Vec::new())
     } else {
         return Err(malformed("there is neither saved_model.pb nor saved_model.pbtxt"));
     };
-    build(saved, files, options)
+    build(saved, contents, files, options)
 }
 
-/// The graph of a decoded SavedModel, its variables and assets among `files`.
-pub(super) fn build(saved: SavedModel, files: &dyn Files, options: &LoadOptions) -> Result<Graph, LoadError> {
-    let mut meta = choose_graph(saved)?;
+/// The graph of a decoded SavedModel: the large constants of each of its graphs are among `contents`, its
+/// variables and assets among `files`.
+pub(super) fn build(
+    saved: SavedModel,
+    contents: Vec<Contents>,
+    files: &dyn Files,
+    options: &LoadOptions,
+) -> Result<Graph, LoadError> {
+    let (mut meta, contents) = choose_graph(saved, contents)?;
     let signature = choose_signature(&mut meta, options.signature.as_deref())?;
     let ops = OpDefs::new(meta.meta_info_def.take().and_then(|m| m.stripped_op_list));
     let mut graph = meta.graph_def.take().ok_or_else(|| malformed("the meta graph has no graph"))?;
@@ -46,6 +51,7 @@ pub(super) fn build(saved: SavedModel, files: &dyn Files, options: &LoadOptions)
     let functions = graph.library.take().map(|l| l.function).unwrap_or_default();
     let mut builder = Builder::new(&functions, ops, options.memory_budget);
     builder.top_constants = top_constants;
+    builder.contents = contents;
     builder.bundle = Bundle::open(files, "variables/variables", options.memory_budget)?;
     builder.files = Some(files);
     let mut top = Frame::top(&graph.node);
@@ -68,7 +74,10 @@ struct Signature {
     outputs: BTreeMap<String, TensorInfo>,
 }
 
-fn choose_graph(saved: SavedModel) -> Result<MetaGraphDef, LoadError> {
+fn choose_graph(
+    saved: SavedModel,
+    mut contents: Vec<Contents>,
+) -> Result<(MetaGraphDef, Contents), LoadError> {
     let tags = |m: &MetaGraphDef| m.meta_info_def.as_ref().map(|i| i.tags.clone()).unwrap_or_default();
     let mut graphs = saved.meta_graphs;
     // Of several graphs for serving, the plain one: the others are for accelerators.
@@ -78,9 +87,11 @@ fn choose_graph(saved: SavedModel) -> Result<MetaGraphDef, LoadError> {
         .filter(|(_, m)| tags(m).iter().any(|t| t == SERVE))
         .min_by_key(|(_, m)| tags(m).len())
         .map(|(i, _)| i);
-    match best {
-        Some(index) => Ok(graphs.swap_remove(index)),
-        None if graphs.len() == 1 => Ok(graphs.swap_remove(0)),
+    match best.or((graphs.len() == 1).then_some(0)) {
+        Some(index) => {
+            let contents = contents.get_mut(index).map(std::mem::take).unwrap_or_default();
+            Ok((graphs.swap_remove(index), contents))
+        }
         None => Err(malformed(format!(
             "none of the {} graphs of the SavedModel is tagged `{SERVE}`; tags: {}",
             graphs.len(),

@@ -22,7 +22,7 @@ pub(super) fn assemble(
     let mut parts = Vec::new();
     for slice in slices {
         let extents = slice.extents();
-        let part = bundle.part(&latin1(&key(name, &extents)))?;
+        let part = bundle.part(&latin1(&key(name, &extents)))?.engine()?;
         let starts =
             extents.iter().map(|(start, _)| usize::try_from(*start).ok()).collect::<Option<Vec<_>>>();
         let starts = starts.filter(|s| s.len() == dims.len()).ok_or_else(|| bad("has malformed extents"))?;

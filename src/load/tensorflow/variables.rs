@@ -2,7 +2,6 @@
 //! the checkpoint's own object graph, or just the names.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use prost::Message;
 
@@ -53,7 +52,7 @@ impl<'a> Builder<'a> {
             return Ok(port);
         }
         let node = self.graph.nodes.get(handle.node).ok_or_else(unknown)?;
-        if matches!(node.content, Content::Constant(_)) {
+        if matches!(node.content, Content::Constant(_) | Content::Weights(_)) {
             return Ok(handle);
         }
         let name = node.name.clone();
@@ -107,7 +106,7 @@ impl<'a> Builder<'a> {
             Some(Content::Constant(keys)) => i64::try_from(keys.len()).unwrap_or(i64::MAX),
             _ => return Err(malformed(format!("the table that `{}` counts is computed", node.name))),
         };
-        self.push_constant(&node.name, Arc::new(tensor0(size)))
+        self.push_constant(&node.name, tensor0(size))
     }
 
     /// A value that the checkpoint restores becomes a constant, once somebody reads it.
@@ -127,7 +126,7 @@ impl<'a> Builder<'a> {
         let mut value = bundle.tensor(&key)?;
         if !part.is_empty() {
             let bad = || malformed(format!("the variable `{key}` has no part `{part}`"));
-            value = Arc::new(super::slices::part(&value, &part).ok_or_else(bad)?);
+            value = super::slices::part(&*value.engine()?, &part).ok_or_else(bad)?.into();
         }
         self.push_constant(&key, value)
     }
@@ -201,12 +200,12 @@ impl<'a> Builder<'a> {
         let delimiter = attributes.text("delimiter").filter(|d| !d.is_empty()).unwrap_or("\t").to_owned();
         let skip = attributes.int("offset").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let limit = attributes.int("vocab_size").and_then(|n| usize::try_from(n).ok()).unwrap_or(MAX_LINES);
-        let content = text(&content);
+        let content = text(&content.into_bytes());
         let lines: Vec<&str> = content.lines().skip(skip).take(limit.min(MAX_LINES)).collect();
         let mut column = |which: &str| {
             let tensor = column(&lines, attributes.int(which).unwrap_or(-2), &delimiter)
                 .ok_or_else(|| bad("has a line without the column that it takes"))?;
-            self.push_constant(&node.name, Arc::new(tensor))
+            self.push_constant(&node.name, tensor)
         };
         Ok((column("key_index")?, column("value_index")?))
     }

@@ -6,7 +6,8 @@ use super::api::tfpb::attr_value::Value;
 use super::api::tfpb::op_def::ArgDef;
 use super::api::tfpb::tensor_shape_proto::Dim;
 use super::api::tfpb::{
-    FunctionDef, FunctionDefLibrary, GraphDef, NameAttrList, NodeDef, OpDef, TensorShapeProto, VersionDef,
+    DataType, FunctionDef, FunctionDefLibrary, GraphDef, NameAttrList, NodeDef, OpDef, TensorShapeProto,
+    VersionDef,
 };
 use super::frozen::{OUTPUT_NAME, SIGNATURE_INPUT};
 use super::graph::{Attributes, Content, Graph, GraphInput, Loop, Node, Port};
@@ -87,7 +88,12 @@ impl Library {
     ) -> Result<NodeDef, LoadError> {
         let mut attributes: Attributes = node.attributes;
         match node.content {
-            Content::None | Content::State => {}
+            Content::None | Content::State | Content::Layer(_) => {}
+            Content::Weights(weights) => {
+                let bad = || malformed(format!("the constant `{name}` cannot be written"));
+                attributes.set("dtype", Value::Type(DataType::DtFloat as i32));
+                attributes.set("value", Value::Tensor(constants::weights_proto(&weights).ok_or_else(bad)?));
+            }
             Content::Constant(value) => {
                 let bad = || malformed(format!("the constant `{name}` cannot be written"));
                 let data_type = constants::data_type(value.datum_type()).ok_or_else(bad)?;

@@ -18,6 +18,7 @@ pub(super) mod convert;
 mod meter;
 pub(super) mod model;
 pub(super) mod nan;
+pub(super) mod operator;
 pub(super) mod plan;
 pub(super) mod trial;
 mod trials;

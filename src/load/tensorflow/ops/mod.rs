@@ -129,6 +129,8 @@ fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], outlets: &[TV
     }
     match &node.content {
         Content::Constant(value) => Ok(wiring.constant(Arc::clone(value))?),
+        Content::Weights(_) => Err(wiring::invalid("weights that nothing has taken over")),
+        Content::Layer(layer) => wiring.layer(layer, &node.name, &given),
         Content::Input(position) => Ok([wiring::input(inputs, *position)?].into_iter().collect()),
         Content::State => Err(WiringError::Unsupported),
         Content::Loop(repeat) => loops::wire(wiring, repeat, &given),

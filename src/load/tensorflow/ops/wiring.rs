@@ -7,6 +7,8 @@ use super::super::api::{
     TractResult, TypedFact, TypedModel, TypedOp, tensor0, tract_core, tvec,
 };
 use super::WiringError;
+use crate::kernel::Kernel;
+use crate::load::tract::operator::KernelOp;
 use crate::load::tract::plan::guarded;
 
 /// Constants of up to this many elements are computed with at once.
@@ -76,6 +78,15 @@ impl<'m> Wiring<'m> {
     ) -> TractResult<TVec<OutletId>> {
         self.count += 1;
         Ok(tvec!(self.model.add_const(format!("const.{}", self.count), value)?))
+    }
+
+    /// Adds a layer that holds its weights.
+    pub(super) fn layer(&mut self, layer: &Arc<dyn Kernel>, name: &str, inputs: &[OutletId]) -> Wired {
+        let (input, output) = ("input".to_owned(), "output".to_owned());
+        let limit = self.budget / 4;
+        let scope = &self.model.symbols;
+        let op = KernelOp::new(Arc::clone(layer), name, &[input], &[output], limit, scope);
+        self.all(op, inputs)
     }
 
     /// Adds a constant, for operators that need one of their own.

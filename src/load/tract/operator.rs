@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use tract_onnx::tract_hir::internal::*;
-use tract_onnx::tract_hir::tract_core::ops::cast::cast;
+use super::api::tract_core::ops::cast::cast;
+use super::api::*;
+use super::convert::{datum_type, element_type, from_engine_tensor, to_engine, view};
 
 use crate::kernel::{Fact, FactDim, Kernel, RunContext};
-use crate::load::tract::convert::{datum_type, element_type, from_engine_tensor, to_engine, view};
 use crate::tensor::Tensor as Ours;
 
 /// A kernel in a tract graph.
 #[derive(Clone, Debug)]
-pub(super) struct KernelOp {
+pub(in crate::load) struct KernelOp {
     kernel: Arc<dyn Kernel>,
     name: Arc<str>,
     /// For each input of the node, whether it is there; tract is given those that are.
@@ -26,8 +26,8 @@ pub(super) struct KernelOp {
 }
 
 impl KernelOp {
-    pub(super) fn new(
-        kernel: Box<dyn Kernel>,
+    pub(in crate::load) fn new(
+        kernel: Arc<dyn Kernel>,
         name: &str,
         inputs: &[String],
         outputs: &[String],
@@ -35,7 +35,7 @@ impl KernelOp {
         symbols: &SymbolScope,
     ) -> Self {
         Self {
-            kernel: kernel.into(),
+            kernel,
             name: name.into(),
             present: inputs.iter().map(|name| !name.is_empty()).collect(),
             outputs: outputs.len(),
