@@ -6,8 +6,8 @@ use super::BuildError;
 use super::program::GraphParts;
 use crate::tensor::Tensor;
 
-/// The attribute of a cast to half floats, which are held as `f32`: ONNX's number of the type that
-/// the values are rounded to.
+/// The attribute of a cast to a type that is held as a wider one, half floats as `f32`: ONNX's number
+/// of the type that the values are rounded to.
 pub(crate) const ROUNDED_TO: &str = "rounded_to";
 
 /// The value of an attribute.

@@ -21,6 +21,8 @@ pub(crate) mod deadline;
 use deadline::Deadline;
 pub(crate) mod fuse;
 pub(crate) mod ml;
+mod narrow;
+pub(crate) use narrow::{Direction, Narrow};
 mod per_thread;
 pub(crate) use per_thread::PerThread;
 pub(crate) mod program;

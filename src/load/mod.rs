@@ -14,8 +14,6 @@ use crate::tensor::{ElementType, Tensor, TensorView};
 
 mod foreign;
 mod json;
-#[cfg(any(feature = "onnx", feature = "tensorflow"))]
-mod narrow;
 #[cfg(feature = "onnx")]
 mod onnx;
 pub mod payload;

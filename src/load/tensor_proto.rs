@@ -4,8 +4,8 @@ use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
+use crate::kernel::Narrow;
 use crate::load::Payload;
-use crate::load::narrow::Narrow;
 use crate::load::protobuf::{Field, Schema};
 use crate::tensor::{ElementType, Shape, Tensor};
 
@@ -275,7 +275,12 @@ impl TensorProto {
         let shape = self.shape()?;
         let Self { name, data_type, raw_data: raw, .. } = self;
         if let Some(narrow) = Narrow::of(data_type) {
-            let widened = narrow.widen(shape, &raw, &self.int32_data);
+            let bytes: Vec<u8> = if raw.is_empty() {
+                self.int32_data.iter().map(|number| number.to_le_bytes()[0]).collect()
+            } else {
+                raw.chunks().flatten().copied().collect()
+            };
+            let widened = narrow.widen(shape, &bytes);
             return widened.map_err(|e| format!("tensor `{name}`: {e}"));
         }
         let tensor = match data_type {

@@ -2,7 +2,7 @@
 
 use super::number::Number;
 use super::support::{Args, Built, Run, element_of, fact, first, like, one, op};
-use crate::kernel::{BuildError, Node, ROUNDED_TO};
+use crate::kernel::{BuildError, Direction, Narrow, Node, ROUNDED_TO};
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
 /// The kernel of a node of this family, or [`BuildError::Unsupported`].
@@ -18,11 +18,7 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
                         .ok_or_else(|| BuildError::invalid("attribute `to` is missing"))?,
                 )?,
             };
-            let rounding = match node.attributes.int(ROUNDED_TO)? {
-                Some(10) => Some(half as fn(f32) -> f32),
-                Some(16) => Some(bfloat as fn(f32) -> f32),
-                _ => None,
-            };
+            let rounding = rounding(node)?;
             op(
                 name,
                 move |inputs| {
@@ -30,6 +26,11 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
                     one(to, like(inputs, 0))
                 },
                 move |args, outputs, _| {
+                    if let Rounding::Narrow(narrow, ..) = rounding
+                        && narrow.range().is_some()
+                    {
+                        return wrap(args, narrow, outputs);
+                    }
                     cast(args, to, outputs)?;
                     round(first(args, outputs)?, rounding);
                     Ok(())
@@ -45,11 +46,59 @@ pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     }
 }
 
-/// To what a half float can hold.
-fn round(output: &mut Tensor, rounding: Option<fn(f32) -> f32>) {
-    if let (Some(rounding), Some(values)) = (rounding, output.values_mut::<f32>()) {
-        values.iter_mut().for_each(|x| *x = rounding(*x));
+/// To what a type can hold that is held as a wider one.
+#[derive(Clone, Copy, Debug)]
+enum Rounding {
+    No,
+    Half,
+    Brain,
+    Narrow(Narrow, bool, Direction),
+}
+
+fn rounding(node: &Node<'_>) -> Result<Rounding, BuildError> {
+    Ok(match node.attributes.int(ROUNDED_TO)?.and_then(|code| i32::try_from(code).ok()) {
+        None => Rounding::No,
+        Some(10) => Rounding::Half,
+        Some(16) => Rounding::Brain,
+        Some(code) => {
+            let saturate = node.attributes.int("saturate")?.unwrap_or(1) != 0;
+            let direction = match node.attributes.string("round_mode")?.unwrap_or("up") {
+                "up" => Direction::Up,
+                "down" => Direction::Down,
+                "nearest" => Direction::Nearest,
+                other => return Err(BuildError::invalid(format!("attribute `round_mode`: found `{other}`"))),
+            };
+            Rounding::Narrow(Narrow::of(code).ok_or(BuildError::Unsupported)?, saturate, direction)
+        }
+    })
+}
+
+fn round(output: &mut Tensor, rounding: Rounding) {
+    let each = match rounding {
+        Rounding::No => return,
+        Rounding::Half => half as fn(f32) -> f32,
+        Rounding::Brain => bfloat,
+        Rounding::Narrow(narrow, saturate, direction) => {
+            let values = output.values_mut::<f32>().into_iter().flatten();
+            values.for_each(|x| *x = narrow.nearest(*x, saturate, direction));
+            return;
+        }
+    };
+    output.values_mut::<f32>().into_iter().flatten().for_each(|x| *x = each(*x));
+}
+
+/// To whole numbers of less than eight bits.
+fn wrap(args: Args<'_, '_>, narrow: Narrow, outputs: &mut [Tensor]) -> Run {
+    let mut wide = Tensor::default();
+    number::<i64>(args, args.get(0)?, &mut wide)?;
+    let wide = wide.values::<i64>().unwrap_or(&[]).iter().map(|x| narrow.wrap(*x));
+    let (output, shape) = (first(args, outputs)?, args.get(0)?.shape());
+    if narrow.element_type() == ElementType::U8 {
+        output.reset::<u8>(shape).iter_mut().zip(wide).for_each(|(to, x)| *to = u8::from_i64(x));
+    } else {
+        output.reset::<i8>(shape).iter_mut().zip(wide).for_each(|(to, x)| *to = i8::from_i64(x));
     }
+    Ok(())
 }
 
 /// The nearest number of 16 bits (IEEE 754 binary16), ties to even.

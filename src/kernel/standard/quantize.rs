@@ -6,7 +6,7 @@ use smallvec::smallvec;
 use super::number::{Float, Number};
 use super::select::lanes;
 use super::support::{Args, Built, Run, element_of, fact, first, float_type, like, one, op};
-use crate::kernel::{BuildError, Fact, Node};
+use crate::kernel::{BuildError, Direction, Fact, Narrow, Node};
 use crate::load::RunError;
 use crate::tensor::{DataView, ElementType, Shape, Tensor};
 
@@ -89,41 +89,67 @@ fn block_size(node: &Node<'_>) -> Result<usize, BuildError> {
     usize::try_from(block).map_err(|_| BuildError::invalid("attribute `block_size` is negative"))
 }
 
+/// What values are quantized to.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    element: ElementType,
+    /// The type where it is one that is held as a wider one, and whether its floats saturate.
+    narrow: Option<(Narrow, bool)>,
+}
+
+impl Level {
+    /// As the node states it; [`BuildError::Unsupported`] where nothing is quantized to such a type.
+    fn stated(node: &Node<'_>) -> Result<Option<Self>, BuildError> {
+        let code = node.attributes.int("output_dtype")?.unwrap_or(0);
+        if code == 0 {
+            return Ok(None);
+        }
+        let saturate = node.attributes.int("saturate")?.unwrap_or(1) != 0;
+        if let Some(narrow) = i32::try_from(code).ok().and_then(Narrow::of) {
+            return Ok(Some(Self { element: narrow.element_type(), narrow: Some((narrow, saturate)) }));
+        }
+        match element_of(code)? {
+            element @ (ElementType::U8 | ElementType::I8 | ElementType::U16 | ElementType::I16) => {
+                Ok(Some(Self { element, narrow: None }))
+            }
+            _ => Err(BuildError::Unsupported),
+        }
+    }
+}
+
 fn quantize(name: &'static str, node: &Node<'_>) -> Built {
     fn typed<F: Float>(
         args: Args<'_, '_>,
         values: &[F],
-        (grain, to): (Grain, ElementType),
+        (grain, to): (Grain, Level),
         outputs: &mut [Tensor],
     ) -> Run {
-        match to {
-            ElementType::U8 => levels::<F, u8>(args, values, grain, outputs),
-            ElementType::I8 => levels::<F, i8>(args, values, grain, outputs),
-            ElementType::U16 => levels::<F, u16>(args, values, grain, outputs),
-            ElementType::I16 => levels::<F, i16>(args, values, grain, outputs),
+        let range = to.narrow.and_then(|(narrow, _)| narrow.range());
+        match (to.element, to.narrow) {
+            (ElementType::U8, _) => levels::<F, u8>(args, values, (grain, range), outputs),
+            (ElementType::I8, _) => levels::<F, i8>(args, values, (grain, range), outputs),
+            (ElementType::U16, _) => levels::<F, u16>(args, values, (grain, range), outputs),
+            (ElementType::I16, _) => levels::<F, i16>(args, values, (grain, range), outputs),
+            (ElementType::F32, Some(narrow)) => nearest(args, values, (grain, narrow), outputs),
             _ => Err(args.fail("a zero point of 8 or 16 bits")),
         }
     }
     let axis = node.attributes.int("axis")?.unwrap_or(1);
     let block = block_size(node)?;
-    let stated = match node.attributes.int("output_dtype")?.unwrap_or(0) {
-        0 => None,
-        code => Some(element_of(code)?),
+    let stated = Level::stated(node)?;
+    let to = move |zero: Option<ElementType>| {
+        let element = zero.or(stated.map(|s| s.element)).unwrap_or(ElementType::U8);
+        Level { element, narrow: stated.filter(|s| s.element == element).and_then(|s| s.narrow) }
     };
-    if matches!(stated, Some(t) if !matches!(t, ElementType::U8 | ElementType::I8 | ElementType::U16 | ElementType::I16))
-    {
-        return Err(BuildError::Unsupported);
-    }
     op(
         name,
         move |inputs| {
             let zero = inputs.get(2).and_then(Option::as_ref).map(|f| f.element);
-            one(zero.or(stated).unwrap_or(ElementType::U8), like(inputs, 0))
+            one(to(zero).element, like(inputs, 0))
         },
         move |args, outputs, _| {
             let grain = Grain::new(args, axis, block)?;
-            let zero = args.maybe(2).map(|z| z.element_type());
-            let to = zero.or(stated).unwrap_or(ElementType::U8);
+            let to = to(args.maybe(2).map(|z| z.element_type()));
             let input = args.get(0)?;
             if let DataView::I32(v) = input.data() {
                 #[allow(clippy::cast_precision_loss, reason = "as the other implementations do")]
@@ -138,18 +164,35 @@ fn quantize(name: &'static str, node: &Node<'_>) -> Built {
 fn levels<F: Float, Q: Number>(
     args: Args<'_, '_>,
     values: &[F],
-    grain: Grain,
+    (grain, range): (Grain, Option<(f64, f64)>),
     outputs: &mut [Tensor],
 ) -> Run {
     let scales = args.values::<F>(1)?;
     let zeros = if args.maybe(2).is_some() { Some(args.values::<Q>(2)?) } else { None };
     let to = first(args, outputs)?.reset::<Q>(args.get(0)?.shape());
+    let (low, high) = range.unwrap_or((f64::MIN, f64::MAX));
     for (at, (to, x)) in to.iter_mut().zip(values).enumerate() {
         let at = grain.of(at);
         let scale = scales.get(at).copied().unwrap_or(F::ONE);
         let zero = zeros.and_then(|z| z.get(at)).map_or(0.0, |z| z.to_f64());
         // A conversion to whole numbers saturates.
-        *to = Q::from_f64(x.over(scale).round_ties_even().to_f64() + zero);
+        *to = Q::from_f64((x.over(scale).round_ties_even().to_f64() + zero).clamp(low, high));
+    }
+    Ok(())
+}
+
+/// To floats of eight bits or less, which are held as `f32`; their zero point is zero.
+fn nearest<F: Float>(
+    args: Args<'_, '_>,
+    values: &[F],
+    (grain, (narrow, saturate)): (Grain, (Narrow, bool)),
+    outputs: &mut [Tensor],
+) -> Run {
+    let scales = args.values::<F>(1)?;
+    let to = first(args, outputs)?.reset::<f32>(args.get(0)?.shape());
+    for (at, (to, x)) in to.iter_mut().zip(values).enumerate() {
+        let scale = scales.get(grain.of(at)).copied().unwrap_or(F::ONE);
+        *to = narrow.nearest(f32::from_f64(x.over(scale).to_f64()), saturate, Direction::Up);
     }
     Ok(())
 }

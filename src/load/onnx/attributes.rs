@@ -3,10 +3,10 @@
 use super::check::{describe, malformed};
 use super::graph::GraphPartsBuilder;
 use super::proto::{AttributeProto, NodeProto, SparseTensorProto, attribute_type};
-use crate::kernel::{Attribute, Attributes, ROUNDED_TO};
+use crate::kernel::{Attribute, Attributes, Narrow, ROUNDED_TO};
 use crate::load::LoadError;
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16};
-use crate::tensor::Tensor;
+use crate::tensor::{ElementType, Tensor};
 
 /// The attributes of one node.
 pub(super) fn convert(
@@ -25,12 +25,11 @@ pub(super) fn convert(
         let value = match kind(&attribute) {
             attribute_type::FLOAT => Attribute::Float(attribute.f),
             attribute_type::INT => {
-                if let Some(half) = half(&name, attribute.i) {
-                    converted.insert(ROUNDED_TO, Attribute::Int(half));
-                    Attribute::Int(1)
-                } else {
-                    Attribute::Int(attribute.i)
+                let held = held(&name, attribute.i);
+                if held.is_some() {
+                    converted.insert(ROUNDED_TO, Attribute::Int(attribute.i));
                 }
+                Attribute::Int(held.unwrap_or(attribute.i))
             }
             attribute_type::STRING => Attribute::String(text(&attribute.s)?),
             attribute_type::TENSOR => {
@@ -97,8 +96,16 @@ fn kind(attribute: &AttributeProto) -> i32 {
     }
 }
 
-/// Half floats are held as f32, so a cast to them is one to f32, and a rounding.
-fn half(name: &str, value: i64) -> Option<i64> {
-    let half = value == i64::from(FLOAT16) || value == i64::from(BFLOAT16);
-    (half && matches!(name, "to" | "dtype")).then_some(value)
+/// Half floats are held as f32 and narrower types as the next one, so a cast to one of them is a
+/// cast to the type of this number, and a rounding.
+fn held(name: &str, value: i64) -> Option<i64> {
+    let code = i32::try_from(value).ok().filter(|_| matches!(name, "to" | "dtype"))?;
+    if matches!(code, FLOAT16 | BFLOAT16) {
+        return Some(1);
+    }
+    Narrow::of(code).map(|narrow| match narrow.element_type() {
+        ElementType::U8 => 2,
+        ElementType::I8 => 3,
+        _ => 1,
+    })
 }

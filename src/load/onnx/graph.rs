@@ -8,14 +8,14 @@ use std::sync::Arc;
 use super::attributes::{constant, convert};
 use super::check::{describe, malformed};
 use super::contributed::{self, Ranks};
+use super::held::HeldTypes;
 use super::proto::{
     DimensionValue, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, TypeValue,
     ValueInfoProto,
 };
 use super::sparse;
 use crate::kernel::program::{GraphParts, InputParts, NodeParts};
-use crate::kernel::{Attribute, Attributes, Fact, FactDim, ROUNDED_TO};
-use crate::load::narrow::Narrow;
+use crate::kernel::{Attribute, Attributes, Fact, FactDim, Narrow, ROUNDED_TO};
 use crate::load::tensor_proto::{BFLOAT16, FLOAT16, element_type, type_name};
 use crate::load::{LoadError, LoadOptions};
 use crate::tensor::ElementType;
@@ -73,7 +73,11 @@ impl Graph {
         }
         let wanted: Vec<String> = outputs.iter().map(|o| o.name.clone()).collect();
         graph.input = inputs;
-        let builder = GraphPartsBuilder { sets: &sets, room: Cell::new(options.memory_budget) };
+        let builder = GraphPartsBuilder {
+            sets: &sets,
+            room: Cell::new(options.memory_budget),
+            held: HeldTypes::default(),
+        };
         let parts = builder.build(graph, wanted)?;
         let inputs: Vec<Declared> = parts.1.iter().map(declare).collect();
         let mut parts = parts.0;
@@ -132,6 +136,7 @@ pub(super) struct GraphPartsBuilder<'s> {
     sets: &'s OperatorSets,
     /// What sparse tensors may yet take.
     room: Cell<u64>,
+    held: HeldTypes,
 }
 
 impl<'s> GraphPartsBuilder<'s> {
@@ -141,10 +146,12 @@ impl<'s> GraphPartsBuilder<'s> {
         wanted: Vec<String>,
     ) -> Result<(GraphParts, Vec<ValueInfoProto>), LoadError> {
         let order = order(&graph.node, &wanted)?;
+        self.held.learn(&graph);
         let mut needed: HashSet<String> = wanted.iter().cloned().collect();
         let mut nodes: Vec<Option<NodeProto>> = graph.node.into_iter().map(Some).collect();
-        let nodes: Vec<NodeProto> =
+        let mut nodes: Vec<NodeProto> =
             order.into_iter().filter_map(|index| nodes.get_mut(index).and_then(Option::take)).collect();
+        nodes.iter_mut().for_each(|node| self.held.settle(node));
         for node in &nodes {
             reads(node, &mut |name| {
                 needed.insert(name.to_owned());

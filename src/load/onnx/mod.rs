@@ -12,6 +12,7 @@ mod direct;
 mod external;
 mod functions;
 mod graph;
+mod held;
 mod layers;
 mod nan;
 mod network;

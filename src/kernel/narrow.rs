@@ -1,10 +1,7 @@
 //! Numbers of less than eight bits, and floats of eight and four: what quantised weights are stored
-//! as. They are widened when they are read, as half floats are.
+//! as. They are widened when they are read, as half floats are, and a cast to them rounds.
 
-use crate::load::Payload;
-#[cfg(feature = "onnx")]
-use crate::tensor::ElementType;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{ElementType, Shape, Tensor};
 
 /// A type of ONNX's that no tensor here has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +52,6 @@ impl Narrow {
     }
 
     /// What it is widened to.
-    #[cfg(feature = "onnx")]
     pub(crate) const fn element_type(self) -> ElementType {
         match self {
             Self::Unsigned(_) => ElementType::U8,
@@ -72,13 +68,20 @@ impl Narrow {
         }
     }
 
-    /// The tensor of elements that lie packed, the first in the lowest bits.
-    pub(crate) fn widen(self, shape: Shape, raw: &Payload, numbers: &[i32]) -> Result<Tensor, String> {
-        let bytes: Vec<u8> = if raw.is_empty() {
-            numbers.iter().map(|number| number.to_le_bytes()[0]).collect()
-        } else {
-            raw.chunks().flatten().copied().collect()
-        };
+    /// The smallest and the largest whole number of the type.
+    pub(crate) fn range(self) -> Option<(f64, f64)> {
+        match self {
+            Self::Unsigned(bits) => Some((0.0, f64::from((1_u32 << bits) - 1))),
+            Self::Signed(bits) => {
+                let half = f64::from(1_u32 << (bits - 1));
+                Some((-half, half - 1.0))
+            }
+            Self::Float { .. } | Self::Power => None,
+        }
+    }
+
+    /// The tensor of elements that lie packed in these bytes, the first in the lowest bits.
+    pub(crate) fn widen(self, shape: Shape, bytes: &[u8]) -> Result<Tensor, String> {
         let (bits, count) = (self.bits(), shape.elements());
         if bytes.len() != (count * bits).div_ceil(8) {
             return Err(format!("{count} elements of {bits} bits expected, found {} bytes", bytes.len()));
@@ -120,6 +123,77 @@ impl Narrow {
         };
         if sign == 1 { -size } else { size }
     }
+
+    /// The whole number of the type that has these lowest bits.
+    pub(crate) const fn wrap(self, x: i64) -> i64 {
+        let (rest, unsigned) = match self {
+            Self::Unsigned(bits) => (64 - bits, true),
+            Self::Signed(bits) => (64 - bits, false),
+            Self::Float { .. } | Self::Power => return x,
+        };
+        if unsigned { (x.cast_unsigned() << rest >> rest).cast_signed() } else { x << rest >> rest }
+    }
+
+    /// The float of the type for this one, by the rules of ONNX's `Cast`: the nearest, and for what is
+    /// too large the largest where the cast saturates, else an infinity or NaN.
+    pub(crate) fn nearest(self, x: f32, saturate: bool, direction: Direction) -> f32 {
+        let Self::Float { exponent, mantissa, bias, special } = self else {
+            return power_of_two(x, saturate, direction);
+        };
+        if x.is_nan() {
+            // The type without a NaN has this in its place, as its reference implementation does.
+            return if special == Special::None { -0.0 } else { x };
+        }
+        let (highest, all) = (1_u32 << exponent, 1_u32 << mantissa);
+        let (top, lost) = match special {
+            Special::Ieee => (highest - 2, 1),
+            Special::AllOnes => (highest - 1, 2),
+            Special::NegativeZero | Special::None => (highest - 1, 1),
+        };
+        #[allow(clippy::cast_precision_loss, reason = "a few bits")]
+        let last = (2 * all - lost) as f32 / all as f32;
+        let most = last * power(top.cast_signed() - bias);
+        let size = x.abs();
+        let place = (size.to_bits() >> 23).cast_signed() - 127;
+        let step = power(place.max(1 - bias) - mantissa.cast_signed());
+        let rounded = if size.is_finite() { (size / step).round_ties_even() * step } else { size };
+        let size = match special {
+            _ if rounded <= most => rounded,
+            _ if saturate => most,
+            Special::None => most,
+            Special::Ieee => f32::INFINITY,
+            Special::AllOnes | Special::NegativeZero => f32::NAN,
+        };
+        if special == Special::NegativeZero && size == 0.0 { 0.0 } else { size.copysign(x) }
+    }
+}
+
+/// Where a number between two powers of two goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+    Nearest,
+}
+
+/// The power of two for the size of a number.
+fn power_of_two(x: f32, saturate: bool, direction: Direction) -> f32 {
+    let bits = x.to_bits();
+    let (exponent, fraction) = (bits >> 23 & 0xff, bits & 0x007f_ffff);
+    if exponent == 0xff {
+        return f32::NAN;
+    }
+    let half = 0x0040_0000;
+    let up = match direction {
+        Direction::Up => fraction > 0,
+        Direction::Down => false,
+        Direction::Nearest => fraction > half || (fraction == half && exponent > 0),
+    };
+    match exponent + u32::from(up) {
+        0xff if saturate => power(127),
+        0xff => f32::NAN,
+        exponent => power(exponent.cast_signed() - 127),
+    }
 }
 
 fn power(exponent: i32) -> f32 {
@@ -131,7 +205,7 @@ mod tests {
     use super::*;
 
     fn widened(data_type: i32, count: usize, bytes: &[u8]) -> Tensor {
-        Narrow::of(data_type).unwrap().widen(Shape::vector(count), &bytes.to_vec().into(), &[]).unwrap()
+        Narrow::of(data_type).unwrap().widen(Shape::vector(count), bytes).unwrap()
     }
 
     /// The values are those that the `ml_dtypes` package gives these patterns.
@@ -162,9 +236,41 @@ mod tests {
         assert_eq!(floats(24, &[127, 128, 126]), [1.0, 2.0, 0.5]);
     }
 
+    /// The values are those that the node tests of onnx 1.23 expect of `Cast`.
+    #[test]
+    fn each_float_goes_to_the_nearest_of_the_type() {
+        let rounded = |data_type, saturate, values: [f32; 5]| {
+            values.map(|x| Narrow::of(data_type).unwrap().nearest(x, saturate, Direction::Up))
+        };
+        let cases = [0.478_162_97, -0.0, 1_000_000.0, -1e-7, f32::NEG_INFINITY];
+        assert_eq!(rounded(17, true, cases), [0.468_75, -0.0, 448.0, -0.0, -448.0]);
+        assert_eq!(rounded(19, true, cases), [0.5, -0.0, 57_344.0, -0.0, -57_344.0]);
+        assert_eq!(rounded(23, true, cases), [0.5, -0.0, 6.0, -0.0, -6.0]);
+        let lost = rounded(18, false, cases);
+        assert_eq!((lost[0], lost[1].is_sign_positive()), (0.468_75, true));
+        assert!(lost[2].is_nan() && lost[4].is_nan());
+        assert_eq!(rounded(19, false, cases)[2..], [f32::INFINITY, -0.0, f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn a_power_of_two_goes_in_the_direction_that_is_stated() {
+        let of = |x, direction| Narrow::Power.nearest(x, true, direction);
+        assert_eq!([Direction::Up, Direction::Down, Direction::Nearest].map(|d| of(2.5, d)), [4.0, 2.0, 2.0]);
+        assert_eq!(of(3.0, Direction::Nearest), 4.0);
+        assert_eq!(of(f32::MAX, Direction::Up), power(127));
+        assert!(Narrow::Power.nearest(f32::MAX, false, Direction::Up).is_nan());
+    }
+
+    #[test]
+    fn whole_numbers_wrap() {
+        assert_eq!([-9, 7, 8, 17].map(|x| Narrow::Signed(4).wrap(x)), [7, 7, -8, 1]);
+        assert_eq!([-9, 7, 15, 17].map(|x| Narrow::Unsigned(4).wrap(x)), [7, 7, 15, 1]);
+        assert_eq!([-3, 2].map(|x| Narrow::Signed(2).wrap(x)), [1, -2]);
+    }
+
     #[test]
     fn elements_have_to_be_there() {
-        let refused = Narrow::Signed(4).widen(Shape::vector(5), &vec![0, 0].into(), &[]);
+        let refused = Narrow::Signed(4).widen(Shape::vector(5), &[0, 0]);
         assert!(refused.unwrap_err().contains("5 elements of 4 bits"));
     }
 }
