@@ -93,16 +93,19 @@ fn read(path: &Path, signature: &Signature) -> Result<Samples, String> {
     if path.is_dir() {
         return Samples::from_onnx_dir(path, signature).map_err(|e| e.to_string());
     }
+    if path.extension().is_some_and(|extension| extension == "pb") {
+        return Err("one tensor; expected JSON, or the directory that the tensors are in".to_owned());
+    }
     let text = fs::read(path).map_err(|e| e.to_string())?;
     Samples::from_json(&text, signature).map_err(|e| e.to_string())
 }
 
 /// The inputs have to be of the types and shapes that the model takes.
 fn fits(samples: &Samples, signature: &Signature) -> Result<(), String> {
-    for ((_, tensor), spec) in samples.inputs().iter().zip(signature.inputs()) {
+    for ((name, tensor), spec) in samples.inputs().iter().zip(signature.inputs()) {
         if tensor.element_type() != spec.element_type() || !spec.accepts(tensor.shape()) {
             let found = format!("{}{}", tensor.element_type(), tensor.shape());
-            return Err(format!("expected an input {spec}, found {found}"));
+            return Err(format!("input `{name}`: expected {spec}, found {found}"));
         }
     }
     Ok(())
@@ -238,6 +241,10 @@ mod tests {
         let file = folder.path().join("samples.json");
         fs::write(&file, r#"{"inputs": {"X": [[1.0, 2.0]]}, "outputs": {"label": [1]}}"#).unwrap();
         assert!(refusal(&file).contains("expected"), "{}", refusal(&file));
+        let other = tempfile::tempdir().unwrap();
+        let input = fs::read(zoo().join("batch_64/output_1.pb")).unwrap();
+        fs::write(other.path().join("input_0.pb"), input).unwrap();
+        assert!(refusal(other.path()).starts_with("input `X`: expected f32[?,"), "{}", refusal(other.path()));
         fs::write(&file, r#"{"inputs": {"Y": [[1.0]]}}"#).unwrap();
         assert!(refusal(&file).contains("the model has: X"), "{}", refusal(&file));
     }

@@ -94,6 +94,9 @@ enum Content {
 
 impl Content {
     fn read(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() {
+            return Err("the file is empty".to_owned());
+        }
         let tensor = TensorProto::decode(bytes).map_err(|e| e.to_string()).and_then(|proto| {
             let name = proto.name.clone();
             proto.into_tensor().map(|tensor| Self::Tensor(name, tensor))
