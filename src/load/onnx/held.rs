@@ -84,3 +84,39 @@ fn int(name: &str, value: i32) -> AttributeProto {
         ..AttributeProto::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::tensor_proto::TensorProto;
+
+    fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+        NodeProto {
+            op_type: operator.into(),
+            input: inputs.iter().map(ToString::to_string).collect(),
+            output: outputs.iter().map(ToString::to_string).collect(),
+            ..NodeProto::default()
+        }
+    }
+
+    #[test]
+    fn what_follows_from_the_type_of_an_input_is_stated() {
+        let types = HeldTypes::default();
+        let tensor =
+            |name: &str, data_type| TensorProto { name: name.into(), data_type, ..Default::default() };
+        types.learn(&GraphProto {
+            initializer: vec![tensor("zero", 22), tensor("wide", 1)],
+            ..GraphProto::default()
+        });
+        let mut levels = node("QuantizeLinear", &["x", "scale", "zero"], &["q"]);
+        types.settle(&mut levels);
+        assert_eq!(stated(&levels, "output_dtype"), Some(22));
+        let mut like = node("CastLike", &["x", "q"], &["y"]);
+        types.settle(&mut like);
+        assert_eq!((like.op_type.as_str(), like.input.len(), stated(&like, "to")), ("Cast", 1, Some(22)));
+        // A type that tensors have is seen when the node runs.
+        let mut wide = node("CastLike", &["x", "wide"], &["z"]);
+        types.settle(&mut wide);
+        assert_eq!(wide.op_type, "CastLike");
+    }
+}
