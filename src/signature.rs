@@ -149,7 +149,8 @@ impl TensorSpec {
         self.dims.as_deref()
     }
 
-    /// The class labels, in the order of the last dimension, where the model names them.
+    /// The class labels of an output, or the words that the columns of an input stand for, in the order of
+    /// the last dimension, where the model names them.
     #[must_use]
     pub fn labels(&self) -> Option<&Labels> {
         self.labels.as_deref()

@@ -1,6 +1,6 @@
 //! What a check found, as text or as one JSON document.
 
-use modelswap::{Dim, TensorSpec};
+use modelswap::{Dim, Labels, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::Report;
@@ -57,8 +57,14 @@ pub(crate) fn print_json(checked: &Result<Report, String>) {
 fn document(report: &Report) -> Value {
     let specs = |specs: &[TensorSpec]| -> Vec<Value> {
         let dim = |d: &Dim| d.fixed().map_or(Value::Null, Value::from);
+        let labels = |labels: &Labels| match labels {
+            Labels::Ints(labels) => json!(labels),
+            Labels::Strings(labels) => json!(labels),
+            _ => Value::Null,
+        };
         let spec = |spec: &TensorSpec| {
             json!({
+                "labels": spec.labels().map(labels),
                 "name": spec.name().as_ref(),
                 "type": spec.element_type().name(),
                 "shape": spec.dims().map(|dims| dims.iter().map(dim).collect::<Vec<_>>()),

@@ -14,6 +14,7 @@ mod functions;
 mod graph;
 mod held;
 mod layers;
+mod maps;
 mod nan;
 mod network;
 mod proto;
@@ -78,9 +79,17 @@ fn load(payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadE
     let mut model = ModelProto::decode(payload).map_err(|e| malformed(e.to_string()))?;
     functions::inline(&mut model, options.memory_budget)?;
     sequences::take_apart(&mut model);
+    let mut columns = maps::take_apart(&mut model);
     check::check(&model)?;
     let graph = Graph::new(model, options)?;
-    let inputs = graph.inputs.iter().map(input_spec).collect::<Result<Vec<_>, _>>()?;
+    let labelled = |input: &Declared| {
+        let spec = input_spec(input)?;
+        Ok(match columns.remove(&input.name) {
+            Some(labels) => spec.with_labels(labels),
+            None => spec,
+        })
+    };
+    let inputs = graph.inputs.iter().map(labelled).collect::<Result<Vec<_>, LoadError>>()?;
     if has_network_operators(&graph.parts) {
         return load_network(graph, &inputs, options);
     }

@@ -106,6 +106,10 @@ fn columns(
             return Err(SamplesError::Malformed(format!("`{side}s` has `{name}` twice")));
         }
         let spec = find(side, specs, &name)?;
+        let list = match spec.labels() {
+            Some(labels) if side == "input" => dense(list, labels),
+            _ => list,
+        };
         let tensor = match tensor(spec, &list) {
             // What a model should have answered may be of another type; the comparison will say so.
             Err(mismatch) if side == "output" => as_it_stands(spec, &list).ok_or(mismatch)?,
@@ -114,6 +118,24 @@ fn columns(
         tensors.push((name.into_owned(), tensor));
     }
     Ok(tensors)
+}
+
+/// Maps as rows with a number for each label: zero where a map does not have it.
+fn dense<'a>(value: Json<'a>, labels: &Labels) -> Json<'a> {
+    match value {
+        Json::List(items) => Json::List(items.into_iter().map(|item| dense(item, labels)).collect()),
+        Json::Object(mut members) => {
+            let mut of = |label: &str| {
+                let at = members.iter().position(|(name, _)| name == label);
+                at.map_or(Json::Number("0"), |at| members.swap_remove(at).1)
+            };
+            Json::List(match labels {
+                Labels::Ints(labels) => labels.iter().map(|label| of(&label.to_string())).collect(),
+                Labels::Strings(labels) => labels.iter().map(|label| of(label)).collect(),
+            })
+        }
+        leaf => leaf,
+    }
 }
 
 fn tensor(spec: &TensorSpec, list: &Json<'_>) -> Result<Tensor, SamplesError> {
@@ -316,6 +338,18 @@ mod tests {
                 TensorSpec::new("score", ElementType::F64, &[Dim::Any, Dim::Fixed(2)]),
             ],
         )
+    }
+
+    #[test]
+    fn a_map_for_an_input_is_a_row_with_zero_where_it_has_no_entry() {
+        let labels = Labels::Strings(vec!["age".to_owned(), "amount".to_owned()]);
+        let dims = [Dim::Any, Dim::Fixed(2)];
+        let input = TensorSpec::new("d", ElementType::F32, &dims).with_labels(labels);
+        let signature = Signature::new(vec![input], vec![]);
+        let text = br#"{"inputs": {"d": [{"amount": 3.5, "other": 9}, {"age": 20, "amount": 1}]}}"#;
+        let samples = read(text, &signature).unwrap();
+        let expected = Tensor::new(&[2, 2], vec![0.0_f32, 3.5, 20.0, 1.0]).unwrap();
+        assert_eq!(samples.inputs()[0].1, expected);
     }
 
     #[test]

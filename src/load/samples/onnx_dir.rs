@@ -79,7 +79,9 @@ fn side(
         if tensors.iter().any(|(known, _)| *known == name) {
             return Err(malformed(format!("a second tensor for {side} `{name}`")));
         }
-        let tensor = content.into_tensor(spec).map_err(malformed)?;
+        // A map for an input may leave out what is zero.
+        let absent = (side == "input").then_some(0.0);
+        let tensor = content.into_tensor(spec, absent).map_err(malformed)?;
         tensors.push((name, convert(tensor, spec.element_type())));
     }
     Ok(tensors)
@@ -119,18 +121,18 @@ impl Content {
         }
     }
 
-    fn into_tensor(self, spec: &TensorSpec) -> Result<Tensor, String> {
+    fn into_tensor(self, spec: &TensorSpec, absent: Option<f32>) -> Result<Tensor, String> {
         match self {
             Self::Tensor(_, tensor) => Ok(tensor),
-            Self::Maps(sequence) => scores(&sequence, spec.labels()),
+            Self::Maps(sequence) => scores(&sequence, spec.labels(), absent),
             Self::Tensors(_) => Err("a sequence of tensors".to_owned()),
         }
     }
 }
 
-/// The scores of a sequence of maps, a row each, in the order of the labels.
-fn scores(sequence: &SequenceProto, labels: Option<&Labels>) -> Result<Tensor, String> {
-    let labels = labels.ok_or("a sequence of maps, for an output without labels")?;
+/// The values of a sequence of maps, a row each, in the order of the labels.
+fn scores(sequence: &SequenceProto, labels: Option<&Labels>, absent: Option<f32>) -> Result<Tensor, String> {
+    let labels = labels.ok_or("a sequence of maps, for a tensor without labels")?;
     let mut all: Vec<f32> = Vec::new();
     let mut columns = 0;
     for (row, map) in sequence.maps.iter().enumerate() {
@@ -150,8 +152,8 @@ fn scores(sequence: &SequenceProto, labels: Option<&Labels>) -> Result<Tensor, S
         };
         columns = place.len();
         for at in place {
-            let value = at.and_then(|at| values.get(at));
-            all.push(*value.ok_or_else(|| format!("map {row} does not have the classes of the model"))?);
+            let value = at.and_then(|at| values.get(at).copied()).or(absent);
+            all.push(value.ok_or_else(|| format!("map {row} does not have the classes of the model"))?);
         }
     }
     Tensor::new(&[sequence.maps.len(), columns], all).map_err(|e| e.to_string())
