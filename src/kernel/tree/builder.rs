@@ -20,8 +20,14 @@ enum Draft {
     Leaf { first: usize, end: usize },
 }
 
+/// How often exporters may share a node between parents: each parent gets a copy.
+const COPIES: usize = 16;
+
+/// What a node takes while trees are checked and laid out.
+const NODE_BYTES: usize = size_of::<Draft>() + size_of::<Name>() + size_of::<ForestNode>() + 16;
+
 /// Collects the trees of an ensemble. Nodes may come in any order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builder {
     nodes: Vec<Draft>,
     /// Of each node, the tree and the node as the file numbers them.
@@ -30,11 +36,30 @@ pub(crate) struct Builder {
     weights: Vec<(u32, f64)>,
     sets: Vec<Set>,
     unreached_allowed: bool,
+    /// The bytes that nodes, weights and sets may take, and those that they take.
+    budget: u64,
+    taken: u64,
 }
 
 impl Builder {
+    /// For trees that take no more than `budget` bytes. Files may refer to the same categories or
+    /// the same vector of weights any number of times, and every reference is a copy here.
+    pub(crate) const fn new(budget: u64) -> Self {
+        Self {
+            nodes: Vec::new(),
+            names: Vec::new(),
+            roots: Vec::new(),
+            weights: Vec::new(),
+            sets: Vec::new(),
+            unreached_allowed: false,
+            budget,
+            taken: 0,
+        }
+    }
+
+    /// For trees of a form in which nothing is referred to twice but nodes.
     pub(crate) fn with_capacity(nodes: usize) -> Self {
-        Self { nodes: Vec::with_capacity(nodes), names: Vec::with_capacity(nodes), ..Self::default() }
+        Self { nodes: Vec::with_capacity(nodes), names: Vec::with_capacity(nodes), ..Self::new(u64::MAX) }
     }
 
     /// Lets nodes be that no tree reaches: deleted ones, which some files keep.
@@ -48,9 +73,10 @@ impl Builder {
     }
 
     /// Adds a set for [`Test::Member`].
-    pub(crate) fn set(&mut self, set: Set) -> usize {
+    pub(crate) fn set(&mut self, set: Set) -> Result<usize, TreeError> {
+        self.take(size_of::<Set>() + set.memory())?;
         self.sets.push(set);
-        self.sets.len() - 1
+        Ok(self.sets.len() - 1)
     }
 
     /// Adds an inner node. Where the value is NaN, `missing_yes` says whether it goes to `yes`.
@@ -72,13 +98,18 @@ impl Builder {
         }
         #[expect(clippy::cast_possible_truncation, reason = "below MAX_FEATURES")]
         let feature = feature as u32;
-        Ok(self.push(name, Draft::Split { feature, test, missing_yes, yes, no }))
+        self.push(name, Draft::Split { feature, test, missing_yes, yes, no })
     }
 
     /// Adds a leaf of these (target, weight) pairs.
-    pub(crate) fn leaf(&mut self, name: Name, weights: impl IntoIterator<Item = (u32, f64)>) -> usize {
+    pub(crate) fn leaf(
+        &mut self,
+        name: Name,
+        weights: impl IntoIterator<Item = (u32, f64)>,
+    ) -> Result<usize, TreeError> {
         let first = self.weights.len();
         self.weights.extend(weights);
+        self.take((self.weights.len() - first) * size_of::<(u32, f64)>())?;
         self.push(name, Draft::Leaf { first, end: self.weights.len() })
     }
 
@@ -96,10 +127,16 @@ impl Builder {
         }
     }
 
-    fn push(&mut self, name: Name, draft: Draft) -> usize {
+    fn push(&mut self, name: Name, draft: Draft) -> Result<usize, TreeError> {
+        self.take(NODE_BYTES)?;
         self.nodes.push(draft);
         self.names.push(name);
-        self.nodes.len() - 1
+        Ok(self.nodes.len() - 1)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), TreeError> {
+        self.taken = self.taken.saturating_add(bytes as u64);
+        if self.taken > self.budget { Err(TreeError::OverBudget { budget: self.budget }) } else { Ok(()) }
     }
 
     /// Checks all trees and lays them out breadth first, tree by tree, the two children of a node
@@ -107,17 +144,19 @@ impl Builder {
     ///
     /// # Errors
     /// Where a child or target is out of range, there is a cycle, so many nodes are shared by several
-    /// parents that the copies get out of hand, or a node is reached by no tree, unless that is
-    /// allowed.
+    /// parents that the copies get out of hand, a node is reached by no tree, unless that is
+    /// allowed, or there is no room for the copies.
     pub(crate) fn finish(self, targets: usize) -> Result<Forest, TreeError> {
-        let Self { nodes, names, roots, weights, sets, unreached_allowed } = self;
+        let Self { nodes, names, roots, weights, sets, unreached_allowed, budget, taken } = self;
         if nodes.len() > (u32::MAX / 4) as usize || targets > MAX_TARGETS || targets == 0 {
             return Err(TreeError::Size { nodes: nodes.len(), targets });
         }
         let name = |node: usize| names.get(node).copied().unwrap_or_default();
         refuse_cycles(&nodes, &roots).map_err(|node| TreeError::Cycle { name: name(node) })?;
         // Exporters share a node between parents for a set of categories; each gets a copy.
-        let most = nodes.len().saturating_mul(16).max(1 << 16);
+        let most = nodes.len().saturating_mul(COPIES).max(1 << 16);
+        let most_weights = weights.len().saturating_mul(COPIES).max(1 << 16);
+        let mut copied_weights = 0_usize;
         let mut forest = Forest {
             nodes: Vec::with_capacity(nodes.len()),
             trees: Vec::with_capacity(roots.len()),
@@ -143,8 +182,13 @@ impl Builder {
                     return Err(TreeError::Child { name: name(root), child: at });
                 };
                 *reached = true;
-                if start + order.len() > most {
+                let made = start + order.len();
+                if made > most || copied_weights > most_weights {
                     return Err(TreeError::Shared { name: name(at), most });
+                }
+                let copies = made.saturating_sub(nodes.len()).saturating_mul(NODE_BYTES) as u64;
+                if taken.saturating_add(copies) > budget {
+                    return Err(TreeError::OverBudget { budget });
                 }
                 match draft {
                     Draft::Split { feature, test, missing_yes, yes, no } => {
@@ -167,6 +211,7 @@ impl Builder {
                         if let Some((target, _)) = span.iter().find(|(t, _)| *t as usize >= targets) {
                             return Err(TreeError::Target { name: name(at), target: *target, targets });
                         }
+                        copied_weights = copied_weights.saturating_add(span.len());
                         forest.nodes.push(ForestNode::Leaf(forest.leaves.len()));
                         forest.leaves.push((*first, *end));
                     }
@@ -249,98 +294,10 @@ pub(crate) enum TreeError {
     Target { name: Name, target: u32, targets: usize },
     #[error("an ensemble of {nodes} nodes and {targets} targets is out of range")]
     Size { nodes: usize, targets: usize },
+    #[error("the trees take more memory than the budget of {budget} bytes")]
+    OverBudget { budget: u64 },
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(node: i64) -> Name {
-        Name { tree: 3, node }
-    }
-
-    #[test]
-    fn a_tree_with_a_cycle_is_refused() {
-        let mut builder = Builder::default();
-        builder.split(at(0), 0, Test::Leq(0.5), false, [1, 2]).unwrap();
-        builder.split(at(1), 0, Test::Leq(0.5), false, [0, 2]).unwrap();
-        builder.leaf(at(2), [(0, 1.0)]);
-        builder.root(0);
-        assert_eq!(builder.finish(1).unwrap_err().to_string(), "tree 3, node 0: a cycle leads back to it");
-    }
-
-    #[test]
-    fn a_node_of_two_parents_is_copied_and_a_flood_of_copies_is_refused() {
-        let shared = |levels: usize| {
-            let mut builder = Builder::default();
-            for node in 0..levels {
-                let next = [node + 1, node + 1];
-                builder.split(at(0), 0, Test::Leq(0.5), false, next).unwrap();
-            }
-            builder.leaf(at(1), [(0, 1.0)]);
-            builder.root(0);
-            builder.finish(1)
-        };
-        assert_eq!(shared(3).unwrap().nodes.len(), 15);
-        assert!(matches!(shared(40), Err(TreeError::Shared { .. })));
-    }
-
-    #[test]
-    fn a_node_that_is_its_own_child_is_refused() {
-        let mut builder = Builder::default();
-        builder.split(at(0), 0, Test::Leq(0.5), false, [0, 0]).unwrap();
-        builder.root(0);
-        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Cycle { name: at(0) });
-    }
-
-    #[test]
-    fn a_child_or_a_root_that_is_not_there_is_refused() {
-        let mut builder = Builder::default();
-        builder.split(at(0), 0, Test::Leq(0.5), false, [1, 7]).unwrap();
-        builder.leaf(at(1), [(0, 1.0)]);
-        builder.root(0);
-        assert_eq!(builder.finish(1).unwrap_err().to_string(), "tree 3, node 0: child 7 is not there");
-        let mut builder = Builder::default();
-        builder.root(2);
-        assert!(builder.finish(1).is_err());
-    }
-
-    #[test]
-    fn a_target_or_a_feature_out_of_range_is_refused() {
-        let mut builder = Builder::default();
-        let leaf = builder.leaf(at(0), [(2, 1.0)]);
-        builder.root(leaf);
-        assert_eq!(
-            builder.finish(2).unwrap_err().to_string(),
-            "tree 3, node 0: target 2 is out of range, there are 2"
-        );
-        let mut builder = Builder::default();
-        assert!(builder.split(at(0), MAX_FEATURES, Test::Leq(0.5), false, [1, 2]).is_err());
-    }
-
-    #[test]
-    fn a_node_outside_every_tree_is_refused() {
-        let mut builder = Builder::default();
-        let leaf = builder.leaf(at(0), [(0, 1.0)]);
-        builder.leaf(at(1), [(0, 1.0)]);
-        builder.root(leaf);
-        assert_eq!(builder.finish(1).unwrap_err(), TreeError::Orphan { name: at(1) });
-    }
-
-    #[test]
-    fn children_lie_side_by_side_behind_their_parent() {
-        let mut builder = Builder::default();
-        let leaves: Vec<_> = (1..4).map(|n| builder.leaf(at(n), [(0, 1.0)])).collect();
-        let inner = builder.split(at(4), 1, Test::Lt(2.0), true, [leaves[0], leaves[1]]).unwrap();
-        let root = builder.split(at(0), 4, Test::Leq(0.5), false, [inner, leaves[2]]).unwrap();
-        builder.root(root);
-        let forest = builder.finish(1).unwrap();
-        assert_eq!((forest.features, forest.trees[0].depth), (5, 2));
-        let children: Vec<_> = forest
-            .nodes
-            .iter()
-            .map(|n| if let ForestNode::Split { child, .. } = n { *child } else { 0 })
-            .collect();
-        assert_eq!(children, [1, 3, 0, 0, 0]);
-    }
-}
+#[path = "builder_tests.rs"]
+mod tests;

@@ -236,7 +236,9 @@ impl<'a> Nodes<'a> {
                     // skl2onnx's `decision_leaf` lists the one target of a leaf once for each class, and
                     // means it once; onnxruntime takes the first.
                     let most = if targets == 1 && votes.prefix == "target" { 1 } else { usize::MAX };
-                    builder.leaf(name, leaves.of(at).iter().copied().take(most));
+                    builder
+                        .leaf(name, leaves.of(at).iter().copied().take(most))
+                        .map_err(|e| BuildError::invalid(e.to_string()))?;
                     continue;
                 }
                 "BRANCH_LEQ" => Test::Leq(t),

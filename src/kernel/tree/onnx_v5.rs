@@ -151,7 +151,8 @@ impl<'a> Nodes<'a> {
                 5 => Test::Neq(t),
                 MEMBER => {
                     let values = sets.next().map(Vec::as_slice).unwrap_or_default();
-                    Test::Member(builder.set(Set::from_values(values.iter().copied())))
+                    let set = Set::from_values(values.iter().copied());
+                    Test::Member(builder.set(set).map_err(|e| BuildError::invalid(e.to_string()))?)
                 }
                 other => return Err(BuildError::invalid(format!("{name}: unknown mode {other}"))),
             };
@@ -178,7 +179,7 @@ impl<'a> Nodes<'a> {
             let weight = self.weights.get(leaf).copied().unwrap_or(0.0);
             let target = u32::try_from(target)
                 .map_err(|_| BuildError::invalid(format!("{name}: target {target} is out of range")))?;
-            builder.leaf(name, [(target, weight)]);
+            builder.leaf(name, [(target, weight)]).map_err(|e| BuildError::invalid(e.to_string()))?;
         }
         for root in self.roots {
             let missing = || BuildError::invalid(format!("tree_roots: node {root} is not there"));

@@ -51,7 +51,7 @@ fn grow(
         } else {
             (0..targets as u32).map(|t| (t, random.quarter())).filter(|(_, w)| *w != 0.25).collect()
         };
-        return builder.leaf(name, weights);
+        return builder.leaf(name, weights).unwrap();
     }
     let yes = grow(random, builder, tests, depth - 1, targets, features);
     let no = grow(random, builder, tests, depth - 1, targets, features);
@@ -68,7 +68,7 @@ fn forest(
     trees: usize,
     [depth, targets, features]: [usize; 3],
 ) -> Forest {
-    let mut builder = Builder::default();
+    let mut builder = Builder::new(u64::MAX);
     for _ in 0..trees {
         let root = grow(random, &mut builder, tests, depth, targets, features);
         builder.root(root);
@@ -151,7 +151,7 @@ const NEQ: MakeTest = |r, _| Test::Neq(r.quarter());
 const ZERO: MakeTest = |r, _| Test::LeqZeroMissing(r.quarter());
 const MEMBER: MakeTest = |r, b| {
     let values = [r.quarter(), r.quarter(), r.quarter()];
-    Test::Member(b.set(Set::from_values(values)))
+    Test::Member(b.set(Set::from_values(values)).unwrap())
 };
 const ENDS: MakeTest = |r, _| {
     let end = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN][r.below(3)];
@@ -207,8 +207,8 @@ fn an_f64_feature_between_two_f32_is_compared_as_it_is() {
         (Test::Gte(threshold), [false, true, true]),
         (Test::Gt(threshold), [false, false, true]),
     ] {
-        let mut builder = Builder::default();
-        let leaves = [0, 1].map(|l| builder.leaf(Name::default(), [(0, f64::from(1 - l))]));
+        let mut builder = Builder::new(u64::MAX);
+        let leaves = [0, 1].map(|l| builder.leaf(Name::default(), [(0, f64::from(1 - l))]).unwrap());
         let root = builder.split(Name::default(), 0, test, false, leaves).unwrap();
         builder.root(root);
         let ensemble =
@@ -222,8 +222,8 @@ fn an_f64_feature_between_two_f32_is_compared_as_it_is() {
 
 #[test]
 fn a_feature_far_behind_the_others_is_found() {
-    let mut builder = Builder::default();
-    let leaves = [2.0, 3.0].map(|w| builder.leaf(Name::default(), [(0, w)]));
+    let mut builder = Builder::new(u64::MAX);
+    let leaves = [2.0, 3.0].map(|w| builder.leaf(Name::default(), [(0, w)]).unwrap());
     let root = builder.split(Name::default(), 40_000, Test::Leq(0.5), false, leaves).unwrap();
     builder.root(root);
     let ensemble =

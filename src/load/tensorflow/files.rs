@@ -201,6 +201,10 @@ pub(super) fn pack(root: &Path) -> Result<Vec<u8>, LoadError> {
         })
     };
     paths.retain(wanted);
+    // A device or a pipe has no end.
+    if let Some(path) = paths.iter().find(|path| !path.is_file()) {
+        return Err(malformed(format!("`{}` is not a file", path.display())));
+    }
     paths.sort();
     let mut builder = tar::Builder::new(Vec::new());
     for path in paths {
@@ -286,6 +290,14 @@ mod tests {
     fn a_truncated_tar_is_refused() {
         let mut tar = tar_of(&[("saved_model.pb", &[7; 5000])]);
         assert!(Archive::open(tar.split_to(3000)).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_not_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("saved_model.pb")).unwrap();
+        assert!(pack(folder.path()).unwrap_err().to_string().ends_with("is not a file"));
     }
 
     #[test]

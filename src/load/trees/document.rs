@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
+use crate::kernel::tree::builder::TreeError;
 use crate::load::json;
 
 /// A value. A list of numbers and truth values is kept as plain numbers, 8 bytes each: model
@@ -29,10 +30,21 @@ impl Wrong {
     }
 }
 
+impl From<TreeError> for Wrong {
+    fn from(error: TreeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl Value {
     /// Reads JSON into no more than this many bytes. Nesting is bounded by the parser.
     pub(super) fn from_json(bytes: &[u8], budget: u64) -> Result<Self, Wrong> {
-        json::read(bytes, &Room::new(budget)).map_err(Wrong)
+        Self::from_json_in(bytes, &Room::new(budget))
+    }
+
+    /// Reads JSON into the room that is left.
+    pub(super) fn from_json_in(bytes: &[u8], room: &Room) -> Result<Self, Wrong> {
+        json::read(bytes, room).map_err(Wrong)
     }
 
     /// The member of this name.
@@ -88,6 +100,14 @@ impl<'a> Field<'a> {
     pub(super) fn find(&'a self, name: &'a str) -> Option<Field<'a>> {
         let value = self.value.find(name).filter(|v| **v != Value::Null)?;
         Some(Field { value, parent: Some(self), name: Step::Member(name) })
+    }
+
+    /// The members of an object with their names, but those that are null; none of anything else.
+    pub(super) fn members(&'a self) -> impl Iterator<Item = (&'a str, Field<'a>)> {
+        let members: &[(String, Value)] = if let Value::Object(members) = self.value { members } else { &[] };
+        members.iter().filter(|(_, value)| *value != Value::Null).map(|(name, value)| {
+            (name.as_str(), Field { value, parent: Some(self), name: Step::Member(name) })
+        })
     }
 
     /// The items of a list that is not all numbers.

@@ -9,6 +9,9 @@ use super::model::{Link, Parts, Scorer, TreeModel};
 use crate::kernel::tree::builder::{Builder, MAX_FEATURES, MAX_TARGETS};
 use crate::load::{LoadError, LoadOptions, Loader, Model, Payload};
 
+/// The most lines of the header or of a tree; `LightGBM` writes some twenty.
+const MAX_FIELDS: usize = 1000;
+
 /// Loads `model.txt`.
 #[derive(Debug)]
 pub(super) struct Lightgbm;
@@ -24,17 +27,17 @@ impl Loader for Lightgbm {
         lines.next() == Some(b"tree") && lines.next().is_some_and(|line| line.contains(&b'='))
     }
 
-    fn load(&self, payload: Payload, _: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(&self, payload: Payload, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let bytes = payload.into_bytes();
         std::str::from_utf8(&bytes)
             .map_err(|error| Wrong::new(format!("not text in UTF-8: {error}")))
-            .and_then(read)
+            .and_then(|text| read(text, options.memory_budget))
             .map_err(|Wrong(reason)| LoadError::Malformed { format: "lightgbm", reason })
             .map(TreeModel::build)
     }
 }
 
-fn read(text: &str) -> Result<Parts, Wrong> {
+fn read(text: &str, budget: u64) -> Result<Parts, Wrong> {
     let mut lines = text.lines();
     if lines.next().map(str::trim) != Some("tree") {
         return Err(Wrong::new("expected `tree` as the first line"));
@@ -53,7 +56,7 @@ fn read(text: &str) -> Result<Parts, Wrong> {
     let link = link(header.find("objective").unwrap_or(""))?;
     let average = header.find("average_output").is_some();
 
-    let mut builder = Builder::default();
+    let mut builder = Builder::new(budget);
     let mut linear = Vec::new();
     let mut any_linear = false;
     let mut trees = 0;
@@ -69,7 +72,7 @@ fn read(text: &str) -> Result<Parts, Wrong> {
     if any_linear {
         builder.number_leaves();
     }
-    let forest = builder.finish(targets).map_err(|error| Wrong::new(error.to_string()))?;
+    let forest = builder.finish(targets)?;
     let ensemble = Scorer::double("LightGBM", forest).map_err(Wrong)?;
     #[expect(clippy::cast_precision_loss, reason = "there are fewer trees than 2^53")]
     let scale = if average { 1.0 / (trees / targets).max(1) as f64 } else { 1.0 };
@@ -141,6 +144,9 @@ impl<'a> Iterator for Sections<'a> {
             }
             if !key.is_empty() {
                 fields.insert(key, value);
+                if fields.len() > MAX_FIELDS {
+                    return Some(Err(Wrong::new(format!("{name}: more than {MAX_FIELDS} different lines"))));
+                }
             }
         }
         // Very old files have no such line, but then they end with the parameters.

@@ -92,17 +92,13 @@ impl Tree {
                     .ok_or_else(|| Wrong::new(format!("{name}: child {child} is not there")))
             };
             let children = [child(split.left)?, child(split.right)?];
-            let (test, missing_left) = self
-                .test(split, builder)
-                .ok_or_else(|| Wrong::new(format!("{name}: categories {} are not there", split.threshold)))?;
-            builder
-                .split(name, split.feature, test, missing_left, children)
-                .map_err(|error| Wrong::new(error.to_string()))?;
+            let (test, missing_left) = self.test(name, split, builder)?;
+            builder.split(name, split.feature, test, missing_left, children)?;
         }
         #[expect(clippy::cast_possible_truncation, reason = "below MAX_TARGETS")]
         let target = target as u32;
         for (at, value) in self.leaves.iter().enumerate() {
-            builder.leaf(self.name(inner + at), [(target, *value)]);
+            builder.leaf(self.name(inner + at), [(target, *value)])?;
         }
         builder.root(first);
         match self.linear {
@@ -124,16 +120,15 @@ impl Tree {
     /// The test of a split, and whether a missing value goes left. The bits of `kind`: 1 for a
     /// categorical split, 2 for missing values to the left, 4 where zero is missing, 8 where NaN
     /// is missing; where nothing is, NaN counts as zero.
-    fn test(&self, split: &Split, builder: &mut Builder) -> Option<(Test, bool)> {
+    fn test(&self, name: Name, split: &Split, builder: &mut Builder) -> Result<(Test, bool), Wrong> {
         let t = split.threshold;
         if split.kind & 1 != 0 {
-            let at = super::document::count(t, self.boundaries.len())?;
-            let (start, end) = (*self.boundaries.get(at)?, *self.boundaries.get(at + 1)?);
-            let words = self.words.get(start..end)?.to_vec();
-            return Some((Test::Member(builder.set(Set::from_words(words))), false));
+            let words = self.categories(t);
+            let words = words.ok_or_else(|| Wrong::new(format!("{name}: categories {t} are not there")))?;
+            return Ok((Test::Member(builder.set(Set::from_words(words.to_vec()))?), false));
         }
         let default_left = split.kind & 2 != 0;
-        Some(match split.kind >> 2 & 3 {
+        Ok(match split.kind >> 2 & 3 {
             0 => (Test::Leq(t), 0.0 <= t),
             // Where zeros go the default way by themselves, only NaN is left to be missing.
             1 if default_left && t >= NEAR_ZERO || !default_left && t < -NEAR_ZERO => {
@@ -142,6 +137,13 @@ impl Tree {
             1 => (Test::LeqZeroMissing(t), default_left),
             _ => (Test::Leq(t), default_left),
         })
+    }
+
+    /// The bits of a set of categories.
+    fn categories(&self, number: f64) -> Option<&[u32]> {
+        let at = super::document::count(number, self.boundaries.len())?;
+        let (start, end) = (*self.boundaries.get(at)?, *self.boundaries.get(at + 1)?);
+        self.words.get(start..end)
     }
 }
 

@@ -39,4 +39,6 @@ fn starts_with_object_of(payload: &Payload, names: &[&str]) -> bool {
 }
 
 #[cfg(test)]
+mod amplification_tests;
+#[cfg(test)]
 mod tests;

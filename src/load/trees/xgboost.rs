@@ -31,7 +31,7 @@ impl Loader for XgboostJson {
         let bytes = payload.into_bytes();
         let model = Value::from_json(&bytes, options.memory_budget).and_then(|document| {
             drop(bytes);
-            read(&document)
+            read(&document, options.memory_budget)
         });
         finish("xgboost-json", model)
     }
@@ -56,7 +56,7 @@ impl Loader for XgboostUbj {
         let bytes = payload.into_bytes();
         let model = ubjson::read(&bytes, options.memory_budget).and_then(|document| {
             drop(bytes);
-            read(&document)
+            read(&document, options.memory_budget)
         });
         finish("xgboost-ubj", model)
     }
@@ -66,7 +66,7 @@ fn finish(format: &'static str, parts: Result<Parts, Wrong>) -> Result<Arc<dyn M
     parts.map_err(|Wrong(reason)| LoadError::Malformed { format, reason }).map(TreeModel::build)
 }
 
-fn read(document: &Value) -> Result<Parts, Wrong> {
+fn read(document: &Value, budget: u64) -> Result<Parts, Wrong> {
     let root = Field::root(document);
     let learner = root.get("learner")?;
     let params = learner.get("learner_model_param")?;
@@ -89,13 +89,13 @@ fn read(document: &Value) -> Result<Parts, Wrong> {
     let scorer = match name.text()? {
         "gbtree" => {
             let model = booster.get("model")?;
-            trees(&model, None, Layout { features, targets }, start)?
+            trees(&model, None, Layout { features, targets }, start, budget)?
         }
         "dart" => {
             let inner = booster.get("gbtree")?;
             let weights = booster.get("weight_drop")?;
             let model = inner.get("model")?;
-            trees(&model, Some(&weights), Layout { features, targets }, start)?
+            trees(&model, Some(&weights), Layout { features, targets }, start, budget)?
         }
         "gblinear" => {
             let model = booster.get("model")?;
@@ -125,13 +125,14 @@ fn trees(
     drops: Option<&Field<'_>>,
     layout: Layout,
     start: Vec<f32>,
+    budget: u64,
 ) -> Result<Scorer, Wrong> {
     let list = model.get("trees")?;
     let count = list.items()?.count();
     let groups = model.get("tree_info")?;
     let groups = groups.exactly(count)?;
     let drops = drops.map(|d| d.exactly(count)).transpose()?;
-    let mut builder = Builder::default();
+    let mut builder = Builder::new(budget);
     builder.allow_unreached();
     for (at, tree) in list.items()?.enumerate() {
         let group = groups.get(at).copied().unwrap_or_default();
@@ -141,7 +142,7 @@ fn trees(
         let factor = drops.and_then(|d| d.get(at)).copied().map_or(1.0, single);
         xgboost_tree::read(&tree, at, layout, group, factor, &mut builder)?;
     }
-    let forest = builder.finish(layout.targets).map_err(|error| Wrong::new(error.to_string()))?;
+    let forest = builder.finish(layout.targets)?;
     Scorer::single("XGBoost", forest, start).map_err(Wrong)
 }
 

@@ -45,35 +45,34 @@ pub(super) fn read(
                 None => {
                     #[expect(clippy::cast_possible_truncation, reason = "below MAX_TARGETS")]
                     let target = group as u32;
-                    builder.leaf(name, [(target, f64::from(single(*condition) * factor))]);
+                    builder.leaf(name, [(target, f64::from(single(*condition) * factor))])?;
                 }
                 Some(vectors) => {
-                    builder
-                        .leaf(name, vectors.leaf(node, *right).ok_or_else(|| missing(name, "leaf vector"))?);
+                    let weights = vectors.leaf(node, *right);
+                    builder.leaf(name, weights.ok_or_else(|| missing(name, "leaf vector"))?)?;
                 }
             }
             continue;
         }
         let child = |child: f64| {
             let child = count(child, nodes - 1).ok_or_else(|| missing(name, &format!("child {child}")))?;
-            Ok(first + child)
+            Ok::<_, Wrong>(first + child)
         };
         let feature = count(*feature, layout.features - 1)
             .ok_or_else(|| missing(name, &format!("feature {feature}")))?;
         let (left, right) = (child(*left)?, child(*right)?);
         let default_left = *default_left != 0.0;
-        let added = match categories.of(node) {
+        match categories.of(node) {
             // Categories of the set go right.
             Some(set) => {
-                let test = Test::Member(builder.set(set));
-                builder.split(name, feature, test, !default_left, [right, left])
+                let test = Test::Member(builder.set(set)?);
+                builder.split(name, feature, test, !default_left, [right, left])?;
             }
             None => {
                 let test = Test::Lt(f64::from(single(*condition)));
-                builder.split(name, feature, test, default_left, [left, right])
+                builder.split(name, feature, test, default_left, [left, right])?;
             }
-        };
-        added.map_err(|error| Wrong::new(error.to_string()))?;
+        }
     }
     builder.root(first);
     Ok(())

@@ -20,8 +20,11 @@ pub(super) const MAGIC: &[u8; 4] = b"CBM1";
 /// The depth to which trees may grow; `CatBoost` itself goes to 16.
 const MAX_DEPTH: usize = 100;
 
-/// How many values, names and numbers among them, a split or a node of a tree is at most.
+/// How many values, names and numbers among them, a feature, a tree, a split or a node is at most.
 const VALUES: usize = 12;
+
+/// The same of a statistic.
+const STATISTIC_VALUES: usize = 24;
 
 /// The document and the tables of a file; the document takes no more than `budget` bytes.
 pub(super) fn read(bytes: &[u8], budget: u64) -> Result<(Value, Tables), Wrong> {
@@ -32,8 +35,8 @@ pub(super) fn read(bytes: &[u8], budget: u64) -> Result<(Value, Tables), Wrong> 
     let trees = core.table(1)?.ok_or_else(|| Wrong::new("not a CatBoost file: there are no trees"))?;
     let parts = core.elements::<4>(3)?.len();
     let mut document = vec![
-        ("model_info".to_owned(), info(&core, budget)?),
-        ("features_info".to_owned(), features(&trees)?),
+        ("model_info".to_owned(), info(&core, &room)?),
+        ("features_info".to_owned(), features(&trees, &room)?),
         ("scale_and_bias".to_owned(), scale_and_bias(&trees)?),
     ];
     let splits = splits(&trees, &room)?;
@@ -86,12 +89,12 @@ fn list<T: Into<f64>>(values: impl Iterator<Item = T>) -> Value {
 }
 
 /// What is JSON inside of a text becomes a part of the document.
-fn info(core: &Table<'_, '_>, budget: u64) -> Result<Value, Wrong> {
+fn info(core: &Table<'_, '_>, room: &Room) -> Result<Value, Wrong> {
     let mut members = Vec::new();
     for entry in core.tables(2)? {
         let (key, value) = (entry.text(0)?, entry.text(1)?);
         if key.ends_with("params") && !value.is_empty() {
-            members.push((key.to_owned(), Value::from_json(value.as_bytes(), budget)?));
+            members.push((key.to_owned(), Value::from_json_in(value.as_bytes(), room)?));
         }
     }
     Ok(Value::Object(members))
@@ -103,8 +106,10 @@ fn scale_and_bias(trees: &Table<'_, '_>) -> Result<Value, Wrong> {
     Ok(Value::List(vec![Value::Number(trees.double(14, 1.0)?), Value::Numbers(bias)]))
 }
 
-fn features(trees: &Table<'_, '_>) -> Result<Value, Wrong> {
+fn features(trees: &Table<'_, '_>, room: &Room) -> Result<Value, Wrong> {
     let place = |feature: &Table<'_, '_>, slot: usize| -> Result<Vec<(&str, Value)>, Wrong> {
+        // Any number of features may be one and the same table.
+        room.take(VALUES, 0)?;
         let (index, column) = (feature.int(slot, -1)?, feature.int(slot + 1, -1)?);
         Ok(vec![("feature_index", int(index)), ("flat_feature_index", int(column))])
     };
@@ -135,7 +140,7 @@ fn features(trees: &Table<'_, '_>) -> Result<Value, Wrong> {
     }
     let mut statistics = Vec::new();
     for feature in trees.tables(7)? {
-        statistics.push(statistic(&feature)?);
+        statistics.push(statistic(&feature, room)?);
     }
     for (slot, kind) in [(12, "text"), (18, "embedding")] {
         if !trees.tables(slot)?.is_empty() {
@@ -211,6 +216,7 @@ fn oblivious(trees: &Table<'_, '_>, splits: &[Value], room: &Room) -> Result<Val
         let depth = usize::try_from(size).ok().filter(|depth| *depth <= MAX_DEPTH);
         let depth =
             depth.ok_or_else(|| Wrong::new(format!("expected a depth to {MAX_DEPTH}, found {size}")))?;
+        room.take(VALUES, 0)?;
         let mut of_tree = Vec::new();
         for number in numbers.by_ref().take(depth) {
             room.take(VALUES, 0)?;
@@ -288,6 +294,7 @@ impl<'s> Branches<'s> {
         let first = *self.leaf_of.get(node).ok_or_else(missing)?;
         let end = first.checked_add(self.dimension).ok_or_else(missing)?;
         let values = self.values.get(first..end).ok_or_else(missing)?;
+        self.room.take(VALUES, size_of_val(values))?;
         Ok(object(vec![("value", Value::Numbers(values.to_vec()))]))
     }
 }

@@ -242,14 +242,12 @@ pub(super) type Tables = HashMap<Base, Table>;
 pub(super) fn tables(root: &Field<'_>, budget: u64) -> Result<Tables, Wrong> {
     let mut tables = Tables::new();
     let Some(data) = root.find("ctr_data") else { return Ok(tables) };
-    let Value::Object(members) = data.value else { return Ok(tables) };
-    for (name, _) in members {
-        let Some(table) = data.find(name) else { continue };
+    for (name, table) in data.members() {
         let key = Value::from_json(name.as_bytes(), budget)?;
         let key = Field::root(&key);
         let base = Base::read(&key.get("type")?, &key.get("identifier")?)?;
         let read = read_table(base.kind, &table)?;
-        tables.insert(base, read);
+        tables.entry(base).or_insert(read);
     }
     Ok(tables)
 }

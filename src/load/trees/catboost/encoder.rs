@@ -1,10 +1,12 @@
 //! From a row as the caller has it to the columns that the trees of a `CatBoost` model test: numbers
 //! as they are, a category as its hash, and of the hashes ones, zeros and target statistics.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use super::city_hash::{number_hash, text_hash};
-use super::ctr::{self, Base, Formula, Statistic, Table, Tables};
+use super::ctr::{self, Base, Formula, Kind, Statistic, Table, Tables};
 use super::features::Number;
 use crate::load::trees::document::Wrong;
 use crate::signature::{Dim, TensorSpec};
@@ -98,25 +100,38 @@ pub(super) struct Encoder {
     /// 1 where a categorical feature is this category, else 0.
     single: Vec<(usize, u32, usize)>,
     combinations: Vec<Combination>,
-    /// Tables that no split has asked for yet.
+    asked: Asked,
+}
+
+/// What splits have asked for so far, and the tables that none has asked for yet: needed until the
+/// last split is read.
+#[derive(Debug, Default)]
+struct Asked {
     tables: Tables,
+    /// The columns of single categories, by feature and hash.
+    single: HashMap<(usize, u32), usize>,
+    /// The positions of combinations.
+    combinations: HashMap<Base, usize>,
+    /// The columns of formulas, by the position of the combination and the bits of the formula.
+    formulas: HashMap<(usize, [u32; 5]), usize>,
 }
 
 /// A combination with the statistics that are made of it.
 #[derive(Debug)]
 struct Combination {
-    base: Base,
+    kind: Kind,
     categories: Vec<usize>,
     above: Vec<(Number, f32)>,
     is: Vec<(usize, u32)>,
     table: Table,
-    /// A formula, the bits by which it is known, and its column.
-    statistics: Vec<(Formula, [u32; 5], usize)>,
+    /// Formulas and their columns.
+    statistics: Vec<(Formula, usize)>,
 }
 
 impl Encoder {
-    pub(super) const fn new(input: Input, tables: Tables) -> Self {
-        Self { input, made: 0, single: Vec::new(), combinations: Vec::new(), tables }
+    pub(super) fn new(input: Input, tables: Tables) -> Self {
+        let asked = Asked { tables, ..Asked::default() };
+        Self { input, made: 0, single: Vec::new(), combinations: Vec::new(), asked }
     }
 
     pub(super) const fn input(&self) -> &Input {
@@ -140,7 +155,7 @@ impl Encoder {
 
     /// Lets go of what was read and is not used.
     pub(super) fn finish(mut self) -> Self {
-        self.tables = Tables::new();
+        self.asked = Asked::default();
         self
     }
 
@@ -155,10 +170,11 @@ impl Encoder {
         if feature >= self.input.categories() {
             return None;
         }
-        if let Some((.., column)) = self.single.iter().find(|(f, h, _)| *f == feature && *h == hash) {
+        if let Some(column) = self.asked.single.get(&(feature, hash)) {
             return Some(*column);
         }
         let column = self.column();
+        self.asked.single.insert((feature, hash), column);
         self.single.push((feature, hash, column));
         Some(column)
     }
@@ -169,22 +185,25 @@ impl Encoder {
         statistic: &Statistic,
         numbers: &[Option<Number>],
     ) -> Result<usize, Wrong> {
-        let bits = statistic.formula.bits();
-        let at = match self.combinations.iter().position(|c| c.base == statistic.base) {
-            Some(at) => at,
+        let at = match self.asked.combinations.get(&statistic.base) {
+            Some(at) => *at,
             None => {
                 let combination = self.combination(&statistic.base, numbers)?;
                 self.combinations.push(combination);
-                self.combinations.len() - 1
+                let at = self.combinations.len() - 1;
+                self.asked.combinations.insert(statistic.base.clone(), at);
+                at
             }
         };
-        let column = self.width();
-        let Some(combination) = self.combinations.get_mut(at) else { return Ok(column) };
-        if let Some((.., column)) = combination.statistics.iter().find(|(_, known, _)| *known == bits) {
+        let bits = statistic.formula.bits();
+        if let Some(column) = self.asked.formulas.get(&(at, bits)) {
             return Ok(*column);
         }
-        combination.statistics.push((statistic.formula, bits, column));
-        self.made += 1;
+        let column = self.column();
+        self.asked.formulas.insert((at, bits), column);
+        if let Some(combination) = self.combinations.get_mut(at) {
+            combination.statistics.push((statistic.formula, column));
+        }
         Ok(column)
     }
 
@@ -205,11 +224,11 @@ impl Encoder {
         };
         let above = combined.above.iter().map(number).collect::<Result<_, _>>()?;
         let (categories, is) = (combined.categories.clone(), combined.is.clone());
-        let table = self
-            .tables
-            .remove(base)
-            .ok_or_else(|| Wrong::new(format!("`ctr_data`: no table of {} for {combined:?}", base.name)))?;
-        Ok(Combination { base: base.clone(), categories, above, is, table, statistics: Vec::new() })
+        let table =
+            self.asked.tables.remove(base).ok_or_else(|| {
+                Wrong::new(format!("`ctr_data`: no table of {} for {combined:?}", base.name))
+            })?;
+        Ok(Combination { kind: base.kind, categories, above, is, table, statistics: Vec::new() })
     }
 
     /// The columns of a row; `columns` is as long as [`Encoder::width`].
@@ -243,9 +262,9 @@ impl Encoder {
                 hash = ctr::combine(hash, u64::from(hash_of(*feature) == *category));
             }
             let bucket = combination.table.bucket(hash);
-            for (formula, _, column) in &combination.statistics {
+            for (formula, column) in &combination.statistics {
                 if let Some(column) = columns.get_mut(*column) {
-                    *column = combination.table.value(combination.base.kind, formula, bucket);
+                    *column = combination.table.value(combination.kind, formula, bucket);
                 }
             }
         }

@@ -21,6 +21,10 @@ pub(super) struct Features {
     /// numbered from here on.
     plain_splits: usize,
     statistics: Vec<Statistic>,
+    /// Of each statistic the split behind its last, counted from the first on statistics.
+    ends: Vec<usize>,
+    /// Of each statistic its column, where a split has asked for it.
+    columns: Vec<Option<usize>>,
     encoder: Encoder,
 }
 
@@ -38,7 +42,7 @@ impl Features {
         let mut width = 0;
         let mut numbers = Vec::new();
         if let Some(features) = info.find("float_features") {
-            for feature in features.items()? {
+            for (ordinal, feature) in features.items()?.enumerate() {
                 let (index, column) = position(&feature, &mut width)?;
                 let missing_is_high = match feature.find("nan_value_treatment") {
                     Some(treatment) => match treatment.text()? {
@@ -49,13 +53,13 @@ impl Features {
                     None => false,
                 };
                 plain_splits += length(feature.find("borders").as_ref())?;
-                put(&mut numbers, index, Number { column, missing_is_high });
+                put(&mut numbers, ordinal, index, Number { column, missing_is_high });
             }
         }
         let mut categories: Vec<Option<usize>> = Vec::new();
         let mut known = Vec::new();
         if let Some(features) = info.find("categorical_features") {
-            for feature in features.items()? {
+            for (ordinal, feature) in features.items()?.enumerate() {
                 let (index, column) = position(&feature, &mut width)?;
                 let values = feature.find("values");
                 plain_splits += length(values.as_ref())?;
@@ -69,7 +73,7 @@ impl Features {
                         known.push(*value as i64 as u32);
                     }
                 }
-                put(&mut categories, index, column);
+                put(&mut categories, ordinal, index, column);
             }
         }
         if width == 0 {
@@ -102,7 +106,12 @@ impl Features {
             Input::Apart { numbers: numbers.len(), categories: categories.len() }
         };
         let encoder = Encoder::new(input, tables);
-        Ok(Self { numbers, plain_splits, statistics, encoder })
+        let ends = statistics.iter().scan(0, |end, statistic: &Statistic| {
+            *end += statistic.borders.len();
+            Some(*end)
+        });
+        let (ends, columns) = (ends.collect(), vec![None; statistics.len()]);
+        Ok(Self { numbers, plain_splits, statistics, ends, columns, encoder })
     }
 
     /// What makes the columns that the splits test.
@@ -132,28 +141,30 @@ impl Features {
             }
             "OnlineCtr" => {
                 let index = split.get("split_index")?;
-                let (statistic, border) = self
-                    .statistic(index.count(usize::MAX >> 12)?)
+                let (column, border) = self
+                    .statistic(index.count(usize::MAX >> 12)?)?
                     .ok_or_else(|| index.expected("the number of a split on `features_info.ctrs`"))?;
-                let statistic =
-                    self.statistics.get(statistic).ok_or_else(|| index.expected("a statistic"))?;
-                let column = self.encoder.statistic(statistic, &self.numbers)?;
                 Ok((column, Test::Gt(f64::from(border)), false))
             }
             _ => Err(kind.expected("FloatFeature, OneHotFeature or OnlineCtr")),
         }
     }
 
-    /// The statistic and the border of a split on one, by its number among all splits of the file.
-    fn statistic(&self, split: usize) -> Option<(usize, f32)> {
-        let mut left = split.checked_sub(self.plain_splits)?;
-        for (at, statistic) in self.statistics.iter().enumerate() {
-            if let Some(border) = statistic.borders.get(left) {
-                return Some((at, *border));
-            }
-            left -= statistic.borders.len();
-        }
-        None
+    /// The column and the border of a split on a statistic, by its number among all splits of the file;
+    /// `None` where there is no such split.
+    fn statistic(&mut self, split: usize) -> Result<Option<(usize, f32)>, Wrong> {
+        let Some(split) = split.checked_sub(self.plain_splits) else { return Ok(None) };
+        let at = self.ends.partition_point(|end| *end <= split);
+        let (Some(statistic), Some(column)) = (self.statistics.get(at), self.columns.get_mut(at)) else {
+            return Ok(None);
+        };
+        let before = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let Some(border) = statistic.borders.get(split - before).copied() else { return Ok(None) };
+        let known = match *column {
+            Some(known) => known,
+            None => *column.insert(self.encoder.statistic(statistic, &self.numbers)?),
+        };
+        Ok(Some((known, border)))
     }
 }
 
@@ -186,9 +197,9 @@ fn length(list: Option<&Field<'_>>) -> Result<usize, Wrong> {
     list.map_or(Ok(0), |list| list.numbers().map(<[f64]>::len))
 }
 
-fn put<T: Clone>(list: &mut Vec<Option<T>>, index: usize, value: T) {
+fn put<T: Clone>(list: &mut Vec<Option<T>>, ordinal: usize, index: usize, value: T) {
     // Features are listed in order; a gap is a file that is not whole, and stays a gap.
-    if index <= list.len() + 1024 {
+    if index <= ordinal.saturating_mul(2) + 1024 {
         if list.len() <= index {
             list.resize(index + 1, None);
         }

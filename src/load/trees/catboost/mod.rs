@@ -44,7 +44,7 @@ impl Loader for Catboost {
         document(bytes.as_ref(), options.memory_budget)
             .and_then(|(document, tables)| {
                 drop(bytes);
-                read(&document, tables)
+                read(&document, tables, options.memory_budget)
             })
             .map_err(|Wrong(reason)| LoadError::Malformed { format: "catboost", reason })
     }
@@ -60,11 +60,11 @@ fn document(bytes: &[u8], budget: u64) -> Result<(Value, Tables), Wrong> {
     Ok((document, tables))
 }
 
-fn read(document: &Value, tables: Tables) -> Result<Arc<dyn Model>, Wrong> {
+fn read(document: &Value, tables: Tables, budget: u64) -> Result<Arc<dyn Model>, Wrong> {
     let root = Field::root(document);
     let (scale, mut bias) = scale_and_bias(&root)?;
     let mut features = Features::read(&root, tables)?;
-    let mut builder = Builder::default();
+    let mut builder = Builder::new(budget);
     let targets = if let Some(list) = root.find("oblivious_trees") {
         trees::oblivious(&list, &mut features, &mut builder)?
     } else {
@@ -82,7 +82,7 @@ fn read(document: &Value, tables: Tables) -> Result<Arc<dyn Model>, Wrong> {
             )));
         }
     }
-    let forest = builder.finish(targets).map_err(|error| Wrong::new(error.to_string()))?;
+    let forest = builder.finish(targets)?;
     let labels = labels(&root)?;
     let link = link(&root, targets, labels.is_some())?;
     let scorer = Scorer::Double(Scorer::double("CatBoost", forest).map_err(Wrong)?);

@@ -51,13 +51,11 @@ fn symmetric(
         for at in 0..1 << level {
             let name = name(number, (1 << level) - 1 + at);
             let below = first + (2 << level) - 1 + 2 * at;
-            builder
-                .split(name, *feature, test.clone(), *missing, [below + 1, below])
-                .map_err(|error| Wrong::new(error.to_string()))?;
+            builder.split(name, *feature, test.clone(), *missing, [below + 1, below])?;
         }
     }
     for (leaf, values) in values.chunks_exact(width).enumerate() {
-        builder.leaf(name(number, (1 << depth) - 1 + leaf), (0..).zip(values.iter().copied()));
+        builder.leaf(name(number, (1 << depth) - 1 + leaf), (0..).zip(values.iter().copied()))?;
     }
     builder.root(first);
     Ok(())
@@ -102,13 +100,13 @@ fn branch(
             return Err(Wrong::new(format!("`{value}`: expected {expected} values, found {}", values.len())));
         }
         let name = name(number, builder.len() - first);
-        return Ok(builder.leaf(name, (0..).zip(values.iter().copied())));
+        return Ok(builder.leaf(name, (0..).zip(values.iter().copied()))?);
     };
     let left = branch(&node.get("left")?, number, first, features, builder, targets)?;
     let right = branch(&node.get("right")?, number, first, features, builder, targets)?;
     let (feature, test, missing) = features.split(&split)?;
     let name = name(number, builder.len() - first);
-    builder.split(name, feature, test, missing, [right, left]).map_err(|error| Wrong::new(error.to_string()))
+    Ok(builder.split(name, feature, test, missing, [right, left])?)
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "both count what is in memory")]

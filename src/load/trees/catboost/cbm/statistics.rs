@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::super::super::document::{Value, Wrong};
+use super::super::super::document::{Room, Value, Wrong};
 use super::super::ctr::{Base, Combination, Counts, Kind, Table as CountTable, Tables};
 use super::super::flatbuffer::{Message, Table};
-use super::{float, int, list, number, object, sized, text};
+use super::{STATISTIC_VALUES, VALUES, float, int, list, number, object, sized, text};
 
-pub(super) fn statistic(feature: &Table<'_, '_>) -> Result<Value, Wrong> {
+pub(super) fn statistic(feature: &Table<'_, '_>, room: &Room) -> Result<Value, Wrong> {
     let missing = || Wrong::new("not a CatBoost file: a statistic is not whole");
     let ctr = feature.table(0)?.ok_or_else(missing)?;
     let base = base(&ctr.table(0)?.ok_or_else(missing)?)?;
@@ -16,6 +16,8 @@ pub(super) fn statistic(feature: &Table<'_, '_>) -> Result<Value, Wrong> {
         object(members.into_iter().chain([("combination_element", text(kind))]).collect())
     };
     let combined = &base.combination;
+    let elements = combined.categories.len() + combined.above.len() + combined.is.len();
+    room.take(STATISTIC_VALUES + elements.saturating_mul(VALUES), 0)?;
     let categories = combined
         .categories
         .iter()
