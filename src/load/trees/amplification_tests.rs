@@ -10,7 +10,7 @@ const BUDGET: u64 = 16 << 20;
 
 /// Why a file does not load into little memory.
 fn refusal(bytes: &[u8]) -> String {
-    load(bytes).err().expect("an error").to_string()
+    load(bytes).unwrap_err().to_string()
 }
 
 fn load(bytes: &[u8]) -> Result<(), LoadError> {
