@@ -128,12 +128,7 @@ fn check(arguments: &Arguments) -> Result<Report, String> {
 /// The artifact as it would come off the topic: the file in pieces, a SavedModel frozen.
 fn read(path: &Path, options: &LoadOptions) -> Result<Payload, String> {
     if path.is_dir() {
-        let is_model = |name: &str| path.join(name).is_file();
-        return if is_model("model.onnx") && !is_model("saved_model.pb") {
-            Err(format!("{} is a directory; the model in it is model.onnx", path.display()))
-        } else {
-            freeze(path, options)
-        };
+        return freeze(path, options);
     }
     let mut file = std::fs::File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut chunks = Vec::new();

@@ -20,7 +20,7 @@ pub(crate) fn print_text(checked: &Result<Report, String>) {
     println!("load       {:.3} ms", report.load.as_secs_f64() * 1e3);
     let peak =
         report.peak.map_or_else(String::new, |bytes| format!(", {} kB at the peak of loading", bytes / 1024));
-    println!("memory     {} kB{peak}", report.memory / 1024);
+    println!("memory     {} kB{peak}", report.memory.div_ceil(1024));
     match &report.latency {
         Ok(latency) => println!("one row    {:.2} us", latency.as_secs_f64() * 1e6),
         Err(reason) => println!("one row    not measured: {reason}"),

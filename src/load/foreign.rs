@@ -9,7 +9,25 @@ struct Foreign {
     advice: &'static str,
 }
 
-const FOREIGN: [Foreign; 10] = [
+const FOREIGN: [Foreign; 14] = [
+    Foreign { begins: <[u8]>::is_empty, what: "empty", advice: "what was to write it did not finish" },
+    Foreign {
+        begins: |start| start.starts_with(b"version https://git-lfs.github.com/spec/"),
+        what: "a Git LFS pointer",
+        advice: "fetch the file that it stands for with git lfs pull",
+    },
+    Foreign {
+        begins: |start| begins_with_tag(start, b"<!doctype html") || begins_with_tag(start, b"<html"),
+        what: "a web page",
+        advice: "download the model that it is about",
+    },
+    Foreign {
+        begins: |start| {
+            start.starts_with(b"GGUF") || start.get(8..10) == Some(b"{\"") && contains(start, "\"dtype\"")
+        },
+        what: "a file of weights without a graph",
+        advice: "export the model as ONNX",
+    },
     Foreign {
         begins: |start| start.starts_with(b"binf") || start.starts_with(b"CONFIG-offset:"),
         what: "XGBoost's old binary format",
@@ -82,6 +100,10 @@ fn is_json_of(start: &[u8], opening: &[u8], name: &str) -> bool {
         .is_some_and(|rest| rest.first() == Some(&b'"'))
 }
 
+fn begins_with_tag(start: &[u8], tag: &[u8]) -> bool {
+    start.trim_ascii_start().get(..tag.len()).is_some_and(|found| found.eq_ignore_ascii_case(tag))
+}
+
 fn contains(start: &[u8], word: &str) -> bool {
     start.windows(word.len()).any(|window| window == word.as_bytes())
 }
@@ -105,6 +127,10 @@ mod tests {
             (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
             (b"<?xml version=\"1.0\"?>\n<PMML version=\"4.3\"", "PMML"),
             (b"x\x9c\xed\xbd", "a compressed file"),
+            (b"", "empty; "),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a Git LFS pointer"),
+            (b"\n<!DOCTYPE html><html>", "a web page"),
+            (b"\x40\0\0\0\0\0\0\0{\"w\":{\"dtype\":\"F32\"", "a file of weights without a graph"),
         ] {
             let error =
                 Formats::default().choose(None, &Payload::from(bytes.to_vec())).err().expect("an error");

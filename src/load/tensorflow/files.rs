@@ -24,6 +24,11 @@ pub(super) trait Files {
     fn take(&self, path: &str) -> Result<Option<Payload>, LoadError> {
         self.read(path)
     }
+
+    /// The names of some of the files at the top, for a message.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A file is read in pieces of this size, each of which is let go of by itself.
@@ -54,6 +59,14 @@ impl Files for Directory {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(malformed(format!("cannot read `{path}`: {e}"))),
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.take(8).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) fn read(files: &dyn Files, options: &LoadOptions) -> Result<Graph, Lo
     } else if let Some(file) = files.take("saved_model.pbtxt")? {
         (text_format::saved_model(&file.into_bytes())?, Vec::new())
     } else {
-        return Err(malformed("there is neither saved_model.pb nor saved_model.pbtxt"));
+        let names = files.names().join(", ");
+        let found = if names.is_empty() { names } else { format!("; there is: {names}") };
+        return Err(malformed(format!("there is neither saved_model.pb nor saved_model.pbtxt{found}")));
     };
     build(saved, contents, files, options)
 }
