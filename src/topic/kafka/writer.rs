@@ -22,6 +22,9 @@ const QUEUE_BYTES: usize = 8 << 20;
 /// How long a call may take. A record is given up by librdkafka after the transaction's timeout.
 const PATIENCE: Duration = Duration::from_mins(1);
 const METADATA: Duration = Duration::from_secs(15);
+/// How long the client's thread may take to put a delivery report away, and how often it is asked.
+const SETTLE: Duration = Duration::from_millis(100);
+const GLANCE: Duration = Duration::from_micros(20);
 
 pub(super) struct Writer {
     topic: String,
@@ -85,6 +88,15 @@ impl Writer {
             return TopicError::Fenced { transactional_id: self.transactional_id.clone() };
         }
         error::by_code(code, reason, &self.topic)
+    }
+
+    /// Waits until the client's thread is done with the last delivery report. The report has told us
+    /// before it is counted as done, and a commit that still counts it waits 100 ms for another.
+    fn settle(&self) {
+        let start = Instant::now();
+        while self.producer.in_flight_count() > 0 && start.elapsed() < SETTLE {
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// The first record of the transaction that could not be delivered.
@@ -179,6 +191,7 @@ impl TopicWriter for Writer {
             let mut deliveries = self.wait(|d| d.waiting == 0)?;
             std::mem::take(&mut deliveries.positions)
         };
+        self.settle();
         self.retry(Producer::commit_transaction)?;
         self.open = false;
         Ok(positions.into_iter().flatten().collect())
