@@ -3,10 +3,11 @@
 //! A publish goes through these steps; where one fails, nothing that a reader would act on has
 //! changed.
 //!
-//! 1. The model is loaded and its samples are run, as a subscriber would.
+//! 1. The model is loaded and its samples are run, as a subscriber would. What lies on the topic is
+//!    read meanwhile.
 //! 2. A writer is opened, which fences every other publisher of the same model. From here on what
 //!    lies on the topic of this model changes by nobody else's hand.
-//! 3. The topic is read up to here: the releases that there are, and every chunk.
+//! 3. The topic is read on up to here: the releases that there are, and every chunk.
 //! 4. The chunks are written, in transactions small enough to hold no reader up.
 //! 5. The release document is written. This is the moment of the publish.
 //! 6. Chunks that neither this release nor those it names still need are removed, those of
@@ -27,10 +28,13 @@ mod history;
 mod model_file;
 mod options;
 mod preflight;
+mod scan;
 mod session;
 
 pub use model_file::ModelFile;
+use model_file::artifact_of;
 pub use options::{Progress, PublishOptions, Step};
+use scan::Scan;
 use session::Session;
 
 /// Publishes models to a topic.
@@ -128,24 +132,32 @@ impl Publisher {
     ) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
         let mut file = file.into().frozen(&options.interface, self.memory_budget)?;
-        let artifact = file.artifact(options.format.clone())?;
+        let read = file.read()?;
+        let artifact = artifact_of(&read, options.format.clone())?;
         let mut release = draft(model, artifact, options.version.as_deref())?;
         release.interface = options.interface;
         release.labels = options.labels;
         release.samples = options.samples;
         session::encode(&release)?;
         self.step(Step::Check, 0, release.artifact.bytes)?;
-        if let Err(refused) = preflight::check(&release, file.payload()?, &self.formats, self.memory_budget) {
+        // What lies on the topic is read meanwhile.
+        let mut scan = Scan::new(&release.model);
+        let checked = scan.ahead(&*self.topic, || {
+            let check =
+                |release: &Release, read| preflight::check(release, read, &self.formats, self.memory_budget);
+            let Err(refused) = check(&release, read) else { return Ok(()) };
             // An ONNX file with its weights beside it is the one thing that can be helped.
             let Some(whole) = file.with_external_data(&release.artifact)? else { return Err(refused) };
             file = whole;
-            release.artifact = file.artifact(options.format)?;
+            let read = file.read()?;
+            release.artifact = artifact_of(&read, options.format)?;
             if options.version.is_none() {
                 release.version = release.artifact.sha256.short();
             }
-            preflight::check(&release, file.payload()?, &self.formats, self.memory_budget)?;
-        }
-        let mut session = Session::open(self, &release.model)?;
+            check(&release, read)
+        });
+        checked?;
+        let mut session = Session::open(self, scan)?;
         session.upload(&release, &file)?;
         session.commit(release, options.keep)
     }
@@ -161,7 +173,7 @@ impl Publisher {
     /// completely on the topic; else as [`Publisher::publish`].
     pub fn rollback(&self, model: &str, version: Option<&str>) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        let mut session = Session::open(self, &model)?;
+        let mut session = Session::open(self, Scan::new(&model))?;
         let target = session.history().rollback_target(version)?;
         // As many artifacts as are kept now: a rollback is no reason to remove any but orphans.
         let keep = session.history().kept_now();
@@ -169,7 +181,7 @@ impl Publisher {
             // A plain publish: its record is overwritten by this very release, so it is chunked.
             let file = ModelFile::from(session.plain_payload(&target)?);
             let mut release = next(&target);
-            release.artifact = file.artifact(target.artifact.format)?;
+            release.artifact = artifact_of(&file.read()?, target.artifact.format)?;
             session.upload(&release, &file)?;
             return session.commit(release, keep);
         }
@@ -183,7 +195,7 @@ impl Publisher {
     /// [`ErrorKind::NotFound`] where nothing of it is published; else as [`Publisher::publish`].
     pub fn withdraw(&self, model: &str) -> Result<(), Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        Session::open(self, &model)?.withdraw()
+        Session::open(self, Scan::new(&model))?.withdraw()
     }
 
     /// What is published, by model.
@@ -192,7 +204,7 @@ impl Publisher {
     /// The kinds of a topic that cannot be read.
     pub fn list(&self) -> Result<Vec<Listing>, Error> {
         let mut index = TopicIndex::new(Watch::All);
-        session::read_to_end(&*self.topic, &mut |record| {
+        scan::read_to_end(&*self.topic, &mut |record| {
             index.observe(record);
         })?;
         let listings = index.models().filter_map(|(model, entries)| {

@@ -1,4 +1,5 @@
-//! The bytes to publish, read as often as needed and never held in full for it.
+//! The bytes to publish: those at hand, or those of a file, which is read once to be checked and once to
+//! be uploaded, so that it need not be held for as long.
 
 use std::fmt;
 use std::fs::File;
@@ -6,13 +7,13 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
-use sha2::{Digest as _, Sha256};
 
 use super::config;
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
 use crate::memory;
 use crate::release::{Artifact, Interface, Sha256Digest};
+use crate::verify::Hashed;
 use crate::wire::CHUNK_BYTES;
 
 /// A model file to publish: a path, or bytes at hand.
@@ -58,28 +59,21 @@ impl From<Vec<u8>> for ModelFile {
 }
 
 impl ModelFile {
-    /// Its digest, length and number of chunks.
-    pub(super) fn artifact(&self, format: Option<String>) -> Result<Artifact, Error> {
-        let mut hasher = Sha256::new();
-        let (mut bytes, mut chunks) = (0_u64, 0_u32);
-        for chunk in self.chunks()? {
-            let chunk = chunk?;
-            hasher.update(&chunk);
-            bytes = bytes.saturating_add(chunk.len() as u64);
-            chunks = chunks.checked_add(1).ok_or_else(|| config(format!("{self} has too many chunks")))?;
-        }
-        if bytes == 0 {
+    /// Its bytes, read and hashed once; in chunks that are freed as they are consumed.
+    pub(super) fn read(&self) -> Result<Hashed, Error> {
+        let payload = match &self.source {
+            Source::Payload(payload) => payload.clone(),
+            Source::Path(_) => Payload::from_chunks(self.chunks()?.collect::<Result<Vec<_>, _>>()?),
+        };
+        if payload.is_empty() {
             return Err(config(format!("{self} is empty")));
         }
-        Ok(Artifact { sha256: Sha256Digest::from_hasher(hasher), bytes, chunks, format })
+        Ok(Hashed::of(payload))
     }
 
-    /// Its bytes, in chunks that are freed as they are consumed.
-    pub(super) fn payload(&self) -> Result<Payload, Error> {
-        match &self.source {
-            Source::Payload(payload) => Ok(payload.clone()),
-            Source::Path(_) => Ok(Payload::from_chunks(self.chunks()?.collect::<Result<Vec<_>, _>>()?)),
-        }
+    /// True where the bytes may be others when they are read again.
+    pub(super) const fn may_change(&self) -> bool {
+        matches!(self.source, Source::Path(_))
     }
 
     /// A TensorFlow `SavedModel` directory as the one artifact that it is frozen to; a file as it is.
@@ -152,6 +146,13 @@ impl ModelFile {
     }
 }
 
+/// What is to be known of a file's bytes.
+pub(super) fn artifact_of(file: &Hashed, format: Option<String>) -> Result<Artifact, Error> {
+    let chunks = u32::try_from(file.len().div_ceil(CHUNK_BYTES))
+        .map_err(|_| config("the model file has too many chunks"))?;
+    Ok(Artifact { sha256: file.sha256(), bytes: file.len() as u64, chunks, format })
+}
+
 impl fmt::Display for ModelFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
@@ -221,19 +222,20 @@ mod tests {
         let (head, tail) = bytes.split_at(CHUNK_BYTES - 7);
         let rope = Payload::from_chunks([head, tail].map(Bytes::copy_from_slice));
         for file in [ModelFile::from(file.path()), ModelFile::from(rope)] {
-            assert_eq!(file.artifact(None).unwrap(), Artifact::of(&bytes, None));
+            let read = file.read().unwrap();
+            assert_eq!(artifact_of(&read, None).unwrap(), Artifact::of(&bytes, None));
             let lengths: Vec<_> = file.chunks().unwrap().map(|c| c.unwrap().len()).collect();
             assert_eq!(lengths, [CHUNK_BYTES, CHUNK_BYTES, 5]);
-            assert_eq!(file.payload().unwrap().into_bytes(), bytes);
+            assert_eq!(bytes, file.chunks().unwrap().flat_map(Result::unwrap).collect::<Vec<u8>>());
         }
     }
 
     #[test]
     fn an_empty_or_missing_file_is_named() {
         let empty = tempfile::NamedTempFile::new().unwrap();
-        let error = ModelFile::from(empty.path()).artifact(None).unwrap_err();
+        let error = ModelFile::from(empty.path()).read().unwrap_err();
         assert!(error.to_string().ends_with("is empty"), "{error}");
-        let error = ModelFile::from(Path::new("/nowhere/m.onnx")).artifact(None).unwrap_err();
+        let error = ModelFile::from(Path::new("/nowhere/m.onnx")).read().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("/nowhere/m.onnx"));
     }
@@ -243,7 +245,7 @@ mod tests {
     fn a_saved_model_directory_becomes_one_frozen_graph() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/zoo/tf1_half_plus_two/saved_model");
         let file = ModelFile::from(folder).frozen(&Interface::default(), 1 << 30).unwrap();
-        let payload = file.payload().unwrap();
+        let Source::Payload(payload) = file.source else { panic!("it is a path still") };
         assert_eq!(crate::load::Formats::default().choose(None, &payload).unwrap().format(), "tensorflow");
     }
 

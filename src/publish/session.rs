@@ -1,6 +1,6 @@
 //! The one publisher of a model: from the fence to the last tombstone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,22 +9,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::history::History;
 use super::model_file::ModelFile;
+use super::scan::Scan;
 use super::{Publisher, Step, config};
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
 use crate::release::{ModelName, Position, Release, Sha256Digest};
-use crate::topic::{Topic, TopicError, TopicEvent, TopicWriter};
+use crate::topic::TopicWriter;
 use crate::wire::{CHUNK_BYTES, Record, chunk_key, encode_release, partition_of};
 
-/// The most bytes of chunks in one transaction: readers of the partition wait for its end, and it
-/// has to end within the broker's transaction timeout on a slow line too.
-const TRANSACTION_BYTES: usize = 32 << 20;
+/// How long chunks are added to one transaction. Readers of the partition wait for its end, and it
+/// has to end within the broker's transaction timeout, however slow the line is; each costs the
+/// upload some 25 ms.
+const TRANSACTION: Duration = Duration::from_millis(250);
 /// The most records that one transaction removes.
 const TRANSACTION_TOMBSTONES: usize = 10_000;
 /// How many chunks are read at once when an artifact is verified.
 const VERIFY_CHUNKS: usize = 8;
-/// How long the topic may be silent while it is read.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A publisher that has fenced all others of its model, and knows what lies on the topic.
 pub(super) struct Session<'a> {
@@ -35,13 +35,14 @@ pub(super) struct Session<'a> {
     home: i32,
     /// The records that mark up to where the topic was read.
     barriers: Vec<Position>,
-    history: History,
+    scan: Scan,
     uploaded: bool,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn open(publisher: &'a Publisher, model: &ModelName) -> Result<Self, Error> {
-        let topic = &publisher.topic;
+    /// Goes on with a scan that may have begun already.
+    pub(super) fn open(publisher: &'a Publisher, scan: Scan) -> Result<Self, Error> {
+        let (topic, model) = (&publisher.topic, scan.model());
         let writer = topic.writer(&format!("modelswap-{}-{model}", topic.name()))?;
         let mut session = Self {
             publisher,
@@ -49,32 +50,33 @@ impl<'a> Session<'a> {
             writer,
             home: 0,
             barriers: Vec::new(),
-            history: History::new(model),
+            scan,
             uploaded: false,
         };
-        session.scan()?;
+        session.catch_up()?;
         Ok(session)
     }
 
-    pub(super) const fn history(&self) -> &History {
-        &self.history
+    pub(super) fn history(&self) -> &History {
+        self.scan.history()
     }
 
     /// Writes the chunks of the release.
     pub(super) fn upload(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
         let artifact = &release.artifact;
         let mut chunks = file.chunks()?.zip(0_u32..).peekable();
-        let mut hasher = Sha256::new();
+        let mut hasher = file.may_change().then(Sha256::new);
         let mut sent = 0_u64;
         while chunks.peek().is_some() {
             self.transaction(|session| {
-                let mut bytes = 0;
-                while bytes < TRANSACTION_BYTES
+                let begin = Instant::now();
+                while begin.elapsed() < TRANSACTION
                     && let Some((chunk, index)) = chunks.next()
                 {
                     let chunk = chunk?;
-                    bytes += chunk.len();
-                    hasher.update(&chunk);
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&chunk);
+                    }
                     sent += chunk.len() as u64;
                     let key = chunk_key(&session.model, artifact.sha256, index);
                     session.writer.send(session.home, key.as_bytes(), Some(chunk), &[])?;
@@ -83,7 +85,7 @@ impl<'a> Session<'a> {
                 Ok(())
             })?;
         }
-        if Sha256Digest::from_hasher(hasher) != artifact.sha256 {
+        if hasher.is_some_and(|hasher| Sha256Digest::from_hasher(hasher) != artifact.sha256) {
             return Err(config(format!("{file} changed while it was published")));
         }
         self.uploaded = true;
@@ -93,11 +95,11 @@ impl<'a> Session<'a> {
     /// Writes the release, then removes what neither it nor those it names need.
     pub(super) fn commit(&mut self, mut release: Release, keep: usize) -> Result<Release, Error> {
         self.publisher.step(Step::Commit, 0, 0)?;
-        let fallbacks = self.history.fallbacks(&release, keep);
+        let fallbacks = self.history().fallbacks(&release, keep);
         let mut named = fallbacks.iter().map(Release::as_previous);
         release.previous = named.next();
         release.earlier = named.collect();
-        release.sequence = self.history.next_sequence();
+        release.sequence = self.history().next_sequence();
         release.time_ms = now_ms();
         let document = encode(&release)?;
         let positions = self.transaction(|session| {
@@ -108,7 +110,7 @@ impl<'a> Session<'a> {
         tracing::info!(%release, "published");
         let kept: Vec<&Release> = [&release].into_iter().chain(&fallbacks).collect();
         let home = self.uploaded.then_some(self.home);
-        let unneeded = self.history.unneeded(&kept, home);
+        let unneeded = self.history().unneeded(&kept, home);
         if let Err(error) = self.prune(&unneeded) {
             // The release is out; the next publisher of the model removes what is left.
             tracing::warn!(model = %self.model, %error, "chunks that nobody needs could not be removed");
@@ -118,11 +120,11 @@ impl<'a> Session<'a> {
 
     /// Writes a tombstone wherever the model is announced, then removes its chunks.
     pub(super) fn withdraw(&mut self) -> Result<(), Error> {
-        if self.history.is_empty() {
+        if self.history().is_empty() {
             let message = format!("nothing of `{}` is on the topic", self.model);
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        let mut partitions: Vec<i32> = self.history.announced().collect();
+        let mut partitions: Vec<i32> = self.history().announced().collect();
         if !partitions.contains(&self.home) {
             partitions.push(self.home);
         }
@@ -133,13 +135,13 @@ impl<'a> Session<'a> {
             Ok(())
         })?;
         tracing::info!(model = %self.model, "withdrawn");
-        let unneeded = self.history.unneeded(&[], None);
+        let unneeded = self.history().unneeded(&[], None);
         self.prune(&unneeded)
     }
 
     /// Reads the artifact of a release that is on the topic, and checks it.
     pub(super) fn verify(&self, release: &Release) -> Result<(), Error> {
-        let positions = self.history.chunks_of(release)?;
+        let positions = self.history().chunks_of(release)?;
         let mut hasher = Sha256::new();
         for positions in positions.chunks(VERIFY_CHUNKS) {
             let mut values = self.fetch(positions)?;
@@ -182,10 +184,10 @@ impl<'a> Session<'a> {
         Ok(values)
     }
 
-    /// Reads everything that was written before this session began. The end of a partition is no
-    /// mark for that: it may lie before another model's open transaction, and behind that a
-    /// release of this one. So a record of our own is, in each partition.
-    fn scan(&mut self) -> Result<(), Error> {
+    /// Marks the topic as it is now, and reads it up to there. The end of a partition is no mark for
+    /// that: it may lie before another model's open transaction, and behind that a release of this
+    /// one. So a record of our own is, in each partition.
+    fn catch_up(&mut self) -> Result<(), Error> {
         self.publisher.step(Step::Scan, 0, 0)?;
         let partitions = self.writer.partitions()?;
         self.home = partition_of(self.model.as_str().as_bytes(), partitions);
@@ -197,22 +199,8 @@ impl<'a> Session<'a> {
             }
             Ok(())
         })?;
-        let mut ahead: BTreeMap<i32, i64> = self.barriers.iter().map(|b| (b.partition, b.offset)).collect();
-        let mut bytes = 0_u64;
-        let mut stopped = Ok(());
-        let (publisher, history) = (self.publisher, &mut self.history);
-        read(&*publisher.topic, &mut |event| {
-            let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
-            history.observe(record);
-            bytes += record.value.as_ref().map_or(0, |v| v.len() as u64);
-            stopped = publisher.step(Step::Scan, bytes, 0);
-            if ahead.get(&record.position.partition).is_some_and(|b| record.position.offset >= *b) {
-                ahead.remove(&record.position.partition);
-            }
-            let done = ahead.is_empty() || stopped.is_err();
-            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        stopped
+        self.scan
+            .up_to(&*self.publisher.topic, &self.barriers, |bytes| self.publisher.step(Step::Scan, bytes, 0))
     }
 
     fn prune(&mut self, unneeded: &[(i32, String)]) -> Result<(), Error> {
@@ -263,48 +251,6 @@ pub(super) fn encode(release: &Release) -> Result<Bytes, Error> {
         return Err(config(format!("{what}, at most {CHUNK_BYTES} fit one record")));
     }
     Ok(document.into())
-}
-
-/// Reads a topic until every partition has reported its end.
-pub(super) fn read_to_end(topic: &dyn Topic, observe: &mut dyn FnMut(&Record)) -> Result<(), Error> {
-    read(topic, &mut |event| match event {
-        TopicEvent::Record(record) => {
-            observe(record);
-            ControlFlow::Continue(())
-        }
-        TopicEvent::CaughtUp => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    })
-}
-
-/// Reads a topic from its beginning until `observe` breaks.
-fn read(topic: &dyn Topic, observe: &mut dyn FnMut(&TopicEvent) -> ControlFlow<()>) -> Result<(), Error> {
-    let mut reader = topic.reader()?;
-    let mut trouble: Option<TopicError> = None;
-    let mut progress = Instant::now();
-    while progress.elapsed() < PATIENCE {
-        let event = reader.next(PATIENCE.saturating_sub(progress.elapsed()));
-        match &event {
-            TopicEvent::Idle => continue,
-            TopicEvent::Unavailable(error @ TopicError::Unavailable { .. }) => trouble = Some(error.clone()),
-            TopicEvent::Unavailable(error) => return Err(error.clone().into()),
-            TopicEvent::Oversized(oversized) if oversized.blocks_partition => {
-                return Err(TopicError::TooLarge { reason: oversized.to_string() }.into());
-            }
-            TopicEvent::Restarted => {
-                return Err(TopicError::unavailable("the topic was created anew while it was read").into());
-            }
-            _ => {
-                trouble = None;
-                progress = Instant::now();
-            }
-        }
-        if observe(&event).is_break() {
-            return Ok(());
-        }
-    }
-    let silence = || TopicError::unavailable(format!("no record for {} s", PATIENCE.as_secs()));
-    Err(trouble.unwrap_or_else(silence).into())
 }
 
 fn now_ms() -> i64 {

@@ -32,12 +32,39 @@ impl Sized {
             let reason = format!("expected {} bytes in all, found {}", artifact.bytes, payload.len());
             return Err(Rejection::new(Stage::Chunks, reason));
         }
-        let found = Sha256Digest::of(payload.chunks().map(|chunk| &**chunk));
-        if found != artifact.sha256 {
-            let reason = format!("expected sha256 {}, found {found}", artifact.sha256);
+        self.verify_hashed(Hashed::of(payload))
+    }
+
+    /// The same of bytes that were hashed before.
+    pub(crate) fn verify_hashed(self, hashed: Hashed) -> Result<Verified, Rejection> {
+        let (expected, found) = (self.release.artifact.sha256, hashed.sha256);
+        if found != expected {
+            let reason = format!("expected sha256 {expected}, found {found}");
             return Err(Rejection::new(Stage::Digest, reason));
         }
-        Ok(Verified { release: self.release, payload })
+        Ok(Verified { release: self.release, payload: hashed.payload })
+    }
+}
+
+/// Bytes together with their digest. It can only be made by hashing them.
+#[derive(Clone, Debug)]
+pub(crate) struct Hashed {
+    payload: Payload,
+    sha256: Sha256Digest,
+}
+
+impl Hashed {
+    pub(crate) fn of(payload: Payload) -> Self {
+        let sha256 = Sha256Digest::of(payload.chunks().map(|chunk| &**chunk));
+        Self { payload, sha256 }
+    }
+
+    pub(crate) const fn sha256(&self) -> Sha256Digest {
+        self.sha256
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.payload.len()
     }
 }
 
