@@ -6,13 +6,22 @@
 //! SIGIR 2015). That is a compare and an `and` a split, without a branch, a dependent load or an
 //! order, so the compiler makes vector instructions of it: for trees of up to 32 leaves that beats
 //! walking by far. (Twice as many leaves in a `u64` do not: the comparisons have 32 bits a lane.)
+//!
+//! What a leaf says is then looked up row by row, which for the smallest trees takes longer than
+//! their splits. So there it is chosen for all rows at once, leaf by leaf from the highest bit down.
 
 use super::LANES;
 use super::forest::{Forest, ForestNode};
+use super::leaves::Score;
 use super::less::Less;
 
 /// Rows side by side: for each feature the values of [`LANES`] rows.
 pub(super) type Block = [[f32; LANES]];
+
+/// A number for each of the rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Lanes<S>(pub(super) [S; LANES]);
 
 #[derive(Clone, Copy, Debug)]
 struct Split {
@@ -34,6 +43,9 @@ pub(super) struct Bits {
 }
 
 const FLIP: u32 = 1 << 31;
+
+/// Up to this many leaves are gone through for all rows rather than looked up row by row.
+const CHOSEN: usize = 16;
 
 impl Bits {
     /// `None` where a tree has more leaves than the word has bits, or a test is no comparison
@@ -99,38 +111,117 @@ impl Bits {
     /// Tells `leaves` of each tree in turn where the rows of the block end. `block` has at least
     /// [`Bits::width`] features.
     #[inline(always)]
-    pub(super) fn for_each_tree(&self, block: &Block, leaves: impl FnMut(usize, &[u32; LANES])) {
-        if self.flips {
-            self.trees::<true>(block, leaves);
-        } else {
-            self.trees::<false>(block, leaves);
+    pub(super) fn for_each_tree(&self, block: &Block, mut leaves: impl FnMut(usize, &[u32; LANES])) {
+        for (tree, (splits, first)) in self.trees().enumerate() {
+            let left = self.left(splits, block);
+            leaves(tree, &left.map(|left| first + left.trailing_zeros()));
         }
     }
 
+    /// Adds what the leaves say where the rows of the block end, tree by tree: `payloads` has that of
+    /// every leaf, `target` the only one of each tree.
     #[inline(always)]
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "features are below the width and the ends in order, by construction"
-    )]
-    fn trees<const FLIPS: bool>(&self, block: &Block, mut leaves: impl FnMut(usize, &[u32; LANES])) {
-        let mut start = 0;
-        for (tree, (end, first_leaf)) in self.trees.iter().enumerate() {
-            let mut left = [u32::MAX; LANES];
-            for Split { threshold, feature, keep } in &self.splits[start..*end as usize] {
-                let values = &block[if FLIPS { feature & !FLIP } else { *feature } as usize];
-                let flip = if FLIPS { feature & FLIP } else { 0 };
-                for (left, value) in left.iter_mut().zip(values) {
-                    let value = f32::from_bits(value.to_bits() ^ flip);
-                    // All bits where the comparison is false, without a branch.
-                    *left &= *keep | u32::from(value < *threshold).wrapping_sub(1);
-                }
+    pub(super) fn sum<S: Score>(
+        &self,
+        block: &Block,
+        payloads: &[u32],
+        target: impl Fn(usize) -> usize,
+        sums: &mut [Lanes<S>],
+    ) {
+        if let [sums] = sums {
+            // In registers until the end.
+            let mut all = sums.0;
+            for (splits, first) in self.trees() {
+                all = plus(all, self.said(splits, payloads.get(first as usize..), block));
             }
-            leaves(tree, &left.map(|left| first_leaf + left.trailing_zeros()));
-            start = *end as usize;
+            sums.0 = all;
+            return;
         }
+        for (tree, (splits, first)) in self.trees().enumerate() {
+            if let Some(sums) = sums.get_mut(target(tree)) {
+                sums.0 = plus(sums.0, self.said(splits, payloads.get(first as usize..), block));
+            }
+        }
+    }
+
+    /// The splits of each tree and the number of its first leaf.
+    #[inline(always)]
+    fn trees(&self) -> impl Iterator<Item = (&[Split], u32)> {
+        let mut start = 0;
+        self.trees.iter().map(move |(end, first_leaf)| {
+            let splits = self.splits.get(start..*end as usize).unwrap_or(&[]);
+            start = *end as usize;
+            (splits, *first_leaf)
+        })
+    }
+
+    /// What the leaves say where the rows end in a tree, of whose leaves `own` begins with the payloads.
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "constant bounds")]
+    fn said(&self, splits: &[Split], own: Option<&[u32]>, block: &Block) -> [u32; LANES] {
+        let (left, own) = (self.left(splits, block), own.unwrap_or(&[]));
+        // A tree has a leaf more than splits.
+        if let Some([lower @ .., last]) = own.get(..=splits.len())
+            && lower.len() < CHOSEN
+        {
+            return chosen(&left, lower, *last);
+        }
+        let mut said = [0; LANES];
+        for lane in 0..LANES {
+            said[lane] = own.get(left[lane].trailing_zeros() as usize).copied().unwrap_or(0);
+        }
+        said
+    }
+
+    /// The bits that the splits of a tree leave of its leaves.
+    #[inline(always)]
+    fn left(&self, splits: &[Split], block: &Block) -> [u32; LANES] {
+        if self.flips { tested::<true>(splits, block) } else { tested::<false>(splits, block) }
     }
 
     pub(super) fn memory(&self) -> usize {
         self.splits.len() * size_of::<Split>() + self.trees.len() * 8
     }
+}
+
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "features are below the width, by construction")]
+fn tested<const FLIPS: bool>(splits: &[Split], block: &Block) -> [u32; LANES] {
+    let mut left = [u32::MAX; LANES];
+    for Split { threshold, feature, keep } in splits {
+        let values = &block[if FLIPS { feature & !FLIP } else { *feature } as usize];
+        let flip = if FLIPS { feature & FLIP } else { 0 };
+        for (left, value) in left.iter_mut().zip(values) {
+            let value = f32::from_bits(value.to_bits() ^ flip);
+            // All bits where the comparison is false, without a branch.
+            *left &= *keep | u32::from(value < *threshold).wrapping_sub(1);
+        }
+    }
+    left
+}
+
+/// Of each row the payload of the lowest bit that is left, where `lower` has those of all but the
+/// highest.
+#[inline(always)]
+fn chosen(left: &[u32; LANES], lower: &[u32], highest: u32) -> [u32; LANES] {
+    let mut said = [highest; LANES];
+    let mut bit = 1 << lower.len();
+    for payload in lower.iter().rev() {
+        bit >>= 1;
+        for (said, left) in said.iter_mut().zip(left) {
+            // All bits where this one is left.
+            let is_left = u32::from(left & bit == 0).wrapping_sub(1);
+            *said = (*said & !is_left) | (payload & is_left);
+        }
+    }
+    said
+}
+
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "constant bounds")]
+fn plus<S: Score>(mut sums: [S; LANES], said: [u32; LANES]) -> [S; LANES] {
+    for lane in 0..LANES {
+        sums[lane] = sums[lane] + S::from_payload(said[lane]);
+    }
+    sums
 }

@@ -1,6 +1,6 @@
 //! An ensemble ready to be evaluated: trees in the layout that serves them best, and their leaves.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::LANES;
 use super::bits::Bits;
@@ -14,12 +14,7 @@ use super::wide::Wide;
 use crate::load::RunError;
 
 /// The most features for which rows are laid out side by side, on the stack.
-const BLOCK_FEATURES: usize = 128;
-
-/// What testing a split for [`LANES`] rows costs is about a fifth of what walking a row through a
-/// tree does; a tree costs as much as these many splits beside.
-const SPLITS_FOR_A_ROW: usize = 5;
-const SPLITS_FOR_A_TREE: usize = 6;
+pub(super) const BLOCK_FEATURES: usize = 128;
 
 /// The values of the rows that are walked together fit in half of a first-level cache.
 const BLOCK_VALUES: usize = 4096;
@@ -30,23 +25,26 @@ pub(crate) struct Ensemble<S> {
     operator: &'static str,
     walk: Walk,
     trees: Vec<ForestTree>,
-    leaves: Leaves<S>,
+    pub(super) leaves: Leaves<S>,
     /// True where a [`Keyed`] walk ends with the weight of the leaf, not with its number.
-    inline: bool,
-    fold: Fold,
+    pub(super) inline: bool,
+    pub(super) fold: Fold,
     /// What the scores of a row are before the first tree, one for each target.
-    start: Vec<S>,
-    targets: usize,
+    pub(super) start: Vec<S>,
+    pub(super) targets: usize,
     /// One more than the highest feature that is tested, at least 1.
     features: usize,
     /// How an `f64` feature is made an `f32` so that every comparison stays what it was.
     rounding: Rounding,
 }
 
+/// What each leaf says, where that is the bits of one `f32`; else empty.
+type Payloads = Vec<u32>;
+
 #[derive(Debug)]
 enum Walk {
     /// Small trees: all splits at once for many rows, a walk for few.
-    Small(Bits, Keyed),
+    Small(Bits, Payloads, Keyed),
     Keyed(Keyed),
     Wide(Wide),
     General(General),
@@ -104,8 +102,9 @@ impl<S: Score> Ensemble<S> {
         let inline = fold == Fold::Sum && leaves.are_inline();
         let payload = |leaf| if inline { leaves.payload(leaf) } else { u32::try_from(leaf).ok() };
         let keyed = if single { Keyed::new(&forest, payload) } else { None };
+        let payloads = (0..forest.leaves.len()).map_while(|leaf| leaves.payload(leaf).filter(|_| inline));
         let walk = match (bits, keyed) {
-            (Some(bits), Some(keyed)) => Some(Walk::Small(bits, keyed)),
+            (Some(bits), Some(keyed)) => Some(Walk::Small(bits, payloads.collect(), keyed)),
             (None, Some(keyed)) => Some(Walk::Keyed(keyed)),
             _ if single => Wide::new(&forest).map(Walk::Wide),
             _ => None,
@@ -137,7 +136,7 @@ impl<S: Score> Ensemble<S> {
 
     pub(crate) fn memory(&self) -> usize {
         let walk = match &self.walk {
-            Walk::Small(bits, walk) => bits.memory() + walk.memory(),
+            Walk::Small(bits, payloads, walk) => bits.memory() + payloads.len() * 4 + walk.memory(),
             Walk::Keyed(walk) => walk.memory(),
             Walk::Wide(walk) => walk.memory(),
             Walk::General(walk) => walk.memory(),
@@ -200,7 +199,7 @@ impl<S: Score> Ensemble<S> {
         };
         let mut leaves = [0; LANES];
         match &self.walk {
-            Walk::Small(_, walk) | Walk::Keyed(walk) => walk.row(&self.trees, row, tell),
+            Walk::Small(.., walk) | Walk::Keyed(walk) => walk.row(&self.trees, row, tell),
             other => {
                 for (group, trees) in self.trees.chunks(LANES).enumerate() {
                     match other {
@@ -217,7 +216,7 @@ impl<S: Score> Ensemble<S> {
 
     fn single(&self, walk: &Walk, rows: &[f32], width: usize, scores: &mut [S]) {
         match walk {
-            Walk::Small(bits, walk) => self.bits(bits, walk, rows, width, scores),
+            Walk::Small(bits, payloads, walk) => self.bits((bits, payloads, walk), rows, width, scores),
             Walk::Keyed(walk) => self.keyed(walk, rows, width, scores),
             Walk::Wide(walk) => self.blocks(walk, rows, width, scores),
             Walk::General(walk) => self.blocks(walk, rows, width, scores),
@@ -227,7 +226,7 @@ impl<S: Score> Ensemble<S> {
     /// Walks full groups of rows tree by tree, so that a tree is in the cache for all of them, and
     /// the rest row by row through several trees at once. Either way the leaves of a row are folded
     /// in the order of the trees, so that a row's score does not depend on the batch it is in.
-    fn keyed(&self, walk: &Keyed, rows: &[f32], width: usize, scores: &mut [S]) {
+    pub(super) fn keyed(&self, walk: &Keyed, rows: &[f32], width: usize, scores: &mut [S]) {
         let targets = self.targets;
         let full = if walk.takes_rows() { scores.len() / targets / keyed::ROWS * keyed::ROWS } else { 0 };
         let (grouped, rest) = rows.split_at_checked(full * width).unwrap_or((&[], rows));
@@ -268,42 +267,6 @@ impl<S: Score> Ensemble<S> {
             scores => walk.row(&self.trees, row, |first, ends| {
                 self.leaves.fold_trees(self.fold, first, ends, scores);
             }),
-        }
-    }
-
-    /// Tests all splits for [`LANES`] rows at a time; the last rows, where they are too few for
-    /// that to pay, walk.
-    fn bits(&self, bits: &Bits, walk: &Keyed, rows: &[f32], width: usize, scores: &mut [S]) {
-        let targets = self.targets;
-        let pays = |rows: usize| bits.mean_splits() + SPLITS_FOR_A_TREE <= SPLITS_FOR_A_ROW * rows;
-        if !pays(scores.len() / targets) {
-            return self.keyed(walk, rows, width, scores);
-        }
-        let mut block: SmallVec<[[f32; LANES]; BLOCK_FEATURES]> = smallvec![[0.0; LANES]; bits.width()];
-        let arch = pulp::Arch::new();
-        for (rows, scores) in rows.chunks(LANES * width).zip(scores.chunks_mut(LANES * targets)) {
-            let count = rows.len() / width;
-            if !pays(count) {
-                self.keyed(walk, rows, width, scores);
-                return;
-            }
-            for (lane, row) in rows.chunks_exact(width).enumerate() {
-                for (values, value) in block.iter_mut().zip(row) {
-                    if let Some(slot) = values.get_mut(lane) {
-                        *slot = *value;
-                    }
-                }
-            }
-            // Instructions as wide as the processor has.
-            arch.dispatch(
-                #[inline(always)]
-                || {
-                    let fold = |tree: usize, leaves: &[u32; LANES]| {
-                        self.leaves.fold_rows(self.fold, tree, leaves, scores, targets);
-                    };
-                    bits.for_each_tree(&block, fold);
-                },
-            );
         }
     }
 

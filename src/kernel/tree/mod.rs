@@ -1,9 +1,10 @@
 //! Tree ensembles: decision trees, forests, gradient boosting, of ONNX and of the tree libraries.
 //!
 //! A file's trees go through [`builder`], which checks them, as a [`forest`] into an [`ensemble`], which
-//! lays them out for speed ([`keyed`], [`bits`]), for size ([`wide`]) or for generality ([`general`]).
+//! lays them out for speed ([`keyed`], [`bits`] and [`blocks`]), for size ([`wide`]) or for generality ([`general`]).
 
 mod bits;
+mod blocks;
 pub(crate) mod builder;
 pub(crate) mod ensemble;
 pub(crate) mod forest;
