@@ -5,24 +5,35 @@
 
 use std::ops::{Deref, DerefMut};
 
+use memmap2::MmapMut;
+
+use crate::memory;
+
 /// The bytes of a cache line, and of the widest register.
 const LINE: usize = 64;
 /// The numbers in it.
 const LANES: usize = LINE / size_of::<f32>();
 
 /// So many `f32`, of which the first is at the beginning of a cache line.
-#[derive(Debug, Default)]
-pub(crate) struct Aligned {
+#[derive(Debug)]
+pub(crate) struct Aligned(Values);
+
+#[derive(Debug)]
+enum Values {
     /// What is wanted, and before it what fills up to the beginning of a line. A vector may be
     /// moved: its elements stay where they are.
-    values: Vec<f32>,
-    start: usize,
+    Few { values: Vec<f32>, start: usize },
+    /// Pages of their own.
+    Many(MmapMut),
 }
 
 impl Aligned {
     /// Zeros, in memory that is not touched before it is written.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self::of(crate::memory::zeroed(0.0, len + LANES - 1), len)
+        match memory::in_large_pages(len.saturating_mul(size_of::<f32>())) {
+            Some(pages) => Self(Values::Many(pages)),
+            None => Self::of(memory::zeroed(0.0, len + LANES - 1), len),
+        }
     }
 
     /// So many registers, as `values` gives them.
@@ -34,10 +45,13 @@ impl Aligned {
 
     /// Makes it so many zeros, in the memory that it has where that is enough.
     pub(crate) fn reset(&mut self, len: usize) {
-        let mut values = std::mem::take(&mut self.values);
-        values.clear();
-        values.resize(len + LANES - 1, 0.0);
-        *self = Self::of(values, len);
+        let mut kept = match &mut self.0 {
+            Values::Few { values, .. } => std::mem::take(values),
+            Values::Many(_) => Vec::new(),
+        };
+        kept.clear();
+        kept.resize(len + LANES - 1, 0.0);
+        *self = Self::of(kept, len);
     }
 
     /// Register by register; what is left at the end is not among them.
@@ -54,7 +68,13 @@ impl Aligned {
         // Where a line begins is only a matter of speed, should an address not tell.
         let start = values.as_ptr().align_offset(LINE).min(LANES - 1);
         values.truncate(start + len);
-        Self { values, start }
+        Self(Values::Few { values, start })
+    }
+}
+
+impl Default for Aligned {
+    fn default() -> Self {
+        Self(Values::Few { values: Vec::new(), start: 0 })
     }
 }
 
@@ -62,13 +82,19 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        self.values.get(self.start..).unwrap_or(&[])
+        match &self.0 {
+            Values::Few { values, start } => values.get(*start..).unwrap_or(&[]),
+            Values::Many(pages) => bytemuck::try_cast_slice(pages).unwrap_or(&[]),
+        }
     }
 }
 
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
-        self.values.get_mut(self.start..).unwrap_or(&mut [])
+        match &mut self.0 {
+            Values::Few { values, start } => values.get_mut(*start..).unwrap_or(&mut []),
+            Values::Many(pages) => bytemuck::try_cast_slice_mut(pages).unwrap_or(&mut []),
+        }
     }
 }
 

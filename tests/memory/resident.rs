@@ -5,6 +5,11 @@ pub(crate) fn resident() -> u64 {
     field("VmRSS:")
 }
 
+/// What of it are pages of files: the code that has run so far.
+pub(crate) fn code() -> u64 {
+    field("RssFile:")
+}
+
 /// The most resident memory since [`reset_peak`].
 pub(crate) fn peak() -> u64 {
     field("VmHWM:")

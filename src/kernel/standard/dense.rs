@@ -1,5 +1,7 @@
 //! A layer: a table of `f32` times constant weights, plus a bias, through an activation.
 
+use std::ops::Range;
+
 use pulp::Arch;
 use smallvec::SmallVec;
 
@@ -14,6 +16,16 @@ use crate::tensor::{ElementType, Tensor, TensorView};
 /// With so few columns each is a sum along the row, not a part of a panel.
 const MAX_DOT_COLUMNS: usize = 4;
 
+/// The most rows of weights that are worked on at a time, so that what is read of the input stays in
+/// a cache, while a panel of weights is long enough to be read in one go.
+const BLOCK_ROWS: usize = 2048;
+/// From so many weights on they lie in large pages, which are there in full as soon as one number is
+/// written. So they are laid out in this many blocks or more, one after the other, and what a block
+/// takes is all that the layer is larger meanwhile.
+const LARGE: usize = 1 << 20;
+const BLOCKS: usize = 8;
+/// Fewer rows would make little of what is read of a panel.
+const SHORTEST: usize = 128;
 /// How many bytes of weights are given back at a time.
 const GIVE_BACK: usize = 2 << 20;
 /// How many rows of weights are laid out at a time, so that what is written stays in the cache.
@@ -26,6 +38,8 @@ pub(crate) struct Dense {
     pub(super) arch: Arch,
     pub(super) depth: usize,
     pub(super) columns: usize,
+    /// How many rows of weights are a block; the last one may have fewer.
+    pub(super) block: usize,
     pub(super) weights: Weights,
     /// As long as the weights have columns, with those that fill up.
     pub(super) bias: Vec<f32>,
@@ -38,7 +52,7 @@ pub(crate) struct Dense {
 pub(super) enum Weights {
     /// Not laid out yet: a layer that only tells its facts.
     Planned,
-    /// Panel by panel, each row by row of the weights.
+    /// Block by block of the rows; in a block panel by panel of the columns, each row by row.
     Panels(Aligned),
     /// Column by column.
     Columns(Vec<f32>),
@@ -64,13 +78,18 @@ impl Dense {
                     if column < columns { weight(r, column) } else { 0.0 }
                 })
             };
-            let rows = (0..panels).flat_map(|p| (0..depth).map(move |r| (p, r)));
+            let blocks = blocks(depth, columns);
+            let rows =
+                blocks.flat_map(|rows| (0..panels).flat_map(move |p| rows.clone().map(move |r| (p, r))));
             let rows = Aligned::filled(panels * depth, rows.map(|(p, r)| row(p, r)));
             (Weights::Panels(rows), panels * PANEL)
         };
-        let (bias, activation) = (vec![0.0; width], Activation::None);
-        let absorbed = absorbed.into();
-        Self { operator, arch: Arch::new(), depth, columns, weights, bias, activation, absorbed }
+        Self {
+            weights,
+            bias: vec![0.0; width],
+            absorbed: absorbed.into(),
+            ..Self::planned(operator, (depth, columns))
+        }
     }
 
     /// A layer of weights that lie row by row, or column by column where they are `transposed`.
@@ -91,45 +110,54 @@ impl Dense {
         }
         let panels = columns.div_ceil(PANEL);
         let mut laid_out = Aligned::zeroed(panels * depth * PANEL);
+        let registers = laid_out.registers_mut();
         if transposed {
-            for (panel, to) in laid_out.registers_mut().chunks_exact_mut(depth.max(1)).enumerate().rev() {
+            for panel in (0..panels).rev() {
                 let from = panel * PANEL * depth;
                 let lanes = values.get(from..).unwrap_or(&[]).chunks_exact(depth.max(1));
-                for (block, to) in to.chunks_mut(ROWS_AT_ONCE).enumerate() {
-                    for (lane, column) in lanes.clone().enumerate() {
-                        let column = column.get(block * ROWS_AT_ONCE..).unwrap_or(&[]);
-                        for (to, weight) in to.iter_mut().zip(column) {
-                            to.get_mut(lane).into_iter().for_each(|to| *to = factor * weight);
+                for rows in blocks(depth, columns) {
+                    let at = rows.start * panels + panel * rows.len();
+                    let to = registers.get_mut(at..at + rows.len()).unwrap_or(&mut []);
+                    for (few, to) in to.chunks_mut(ROWS_AT_ONCE).enumerate() {
+                        for (lane, column) in lanes.clone().enumerate() {
+                            let column = column.get(rows.start + few * ROWS_AT_ONCE..).unwrap_or(&[]);
+                            for (to, weight) in to.iter_mut().zip(column) {
+                                to.get_mut(lane).into_iter().for_each(|to| *to = factor * weight);
+                            }
                         }
                     }
                 }
                 give_back(&mut values, from);
             }
         } else {
-            let block = (GIVE_BACK / (columns * size_of::<f32>()).max(1)).clamp(1, ROWS_AT_ONCE);
-            for start in (0..depth).step_by(block).rev() {
-                let rows = values.get(start * columns..).unwrap_or(&[]);
-                for (panel, to) in laid_out.registers_mut().chunks_exact_mut(depth).enumerate() {
-                    let to = to.get_mut(start..).unwrap_or(&mut []);
-                    for (to, row) in to.iter_mut().zip(rows.chunks_exact(columns)) {
-                        let row = row.get(panel * PANEL..columns.min((panel + 1) * PANEL)).unwrap_or(&[]);
-                        to.iter_mut().zip(row).for_each(|(to, weight)| *to = factor * weight);
+            let few = (GIVE_BACK / (columns * size_of::<f32>()).max(1)).clamp(1, ROWS_AT_ONCE);
+            for rows in blocks(depth, columns).rev() {
+                let to = registers.get_mut(rows.start * panels..rows.end * panels).unwrap_or(&mut []);
+                for start in (0..rows.len()).step_by(few).rev() {
+                    let from = (rows.start + start) * columns;
+                    let lines = values.get(from..).unwrap_or(&[]);
+                    for (panel, to) in to.chunks_exact_mut(rows.len()).enumerate() {
+                        let to = to.get_mut(start..).unwrap_or(&mut []);
+                        for (to, line) in to.iter_mut().zip(lines.chunks_exact(columns)) {
+                            let line =
+                                line.get(panel * PANEL..columns.min((panel + 1) * PANEL)).unwrap_or(&[]);
+                            to.iter_mut().zip(line).for_each(|(to, weight)| *to = factor * weight);
+                        }
                     }
+                    give_back(&mut values, from);
                 }
-                give_back(&mut values, start * columns);
             }
         }
-        let (bias, activation) = (vec![0.0; panels * PANEL], Activation::None);
-        let (weights, absorbed) = (Weights::Panels(laid_out), absorbed.into());
-        Self { operator, arch: Arch::new(), depth, columns, weights, bias, activation, absorbed }
+        let (weights, bias) = (Weights::Panels(laid_out), vec![0.0; panels * PANEL]);
+        Self { weights, bias, absorbed: absorbed.into(), ..Self::planned(operator, (depth, columns)) }
     }
 
     /// A layer of this shape that cannot run yet: large weights are laid out once, when it is known
     /// what else goes into the layer.
     pub(crate) fn planned(operator: &'static str, (depth, columns): (usize, usize)) -> Self {
         let (bias, activation, absorbed) = (Vec::new(), Activation::None, SmallVec::new());
-        let weights = Weights::Planned;
-        Self { operator, arch: Arch::new(), depth, columns, weights, bias, activation, absorbed }
+        let (weights, block) = (Weights::Planned, block_rows(depth, columns));
+        Self { operator, arch: Arch::new(), depth, columns, block, weights, bias, activation, absorbed }
     }
 
     /// The columns that it gives.
@@ -153,6 +181,17 @@ impl Dense {
     pub(crate) const fn activation(&self) -> Activation {
         self.activation
     }
+}
+
+fn block_rows(depth: usize, columns: usize) -> usize {
+    let is_large = depth.saturating_mul(columns) >= LARGE;
+    if is_large { (depth / BLOCKS).clamp(SHORTEST, BLOCK_ROWS) } else { BLOCK_ROWS }
+}
+
+/// The rows of weights, block by block.
+fn blocks(depth: usize, columns: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    let rows = block_rows(depth, columns);
+    (0..depth.div_ceil(rows)).map(move |block| block * rows..depth.min((block + 1) * rows))
 }
 
 /// Cuts what was laid out off the end, and gives its memory back where that is worth a call.
@@ -233,6 +272,7 @@ mod tests {
             (8, 1, 16),
             (130, 7, 40),
             (3, 1030, 20),
+            (9, 2100, 150),
             (2, 64, 1),
             (0, 4, 8),
             (1, 3, 81),
@@ -252,6 +292,23 @@ mod tests {
                     (f64::from(*got) - want).abs() < 1e-3,
                     "{rows}x{depth}x{columns} {r},{c}: {got} {want}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_are_consumed_make_the_same_layer_whichever_way_they_lie() {
+        for (depth, columns) in [(5, 9), (70, 16), (1100, 33), (2500, 40), (1, 80), (300, 70_000)] {
+            let laid_out = |layer: &Dense| match &layer.weights {
+                Weights::Panels(panels) => panels.to_vec(),
+                other => panic!("{other:?}"),
+            };
+            let want = laid_out(&Dense::new("Gemm", (depth, columns), |r, c| 2.0 * weight(r, c), &[]));
+            let by_row = (0..depth * columns).map(|i| weight(i / columns, i % columns)).collect();
+            let by_column = (0..depth * columns).map(|i| weight(i % depth, i / depth)).collect();
+            for (values, transposed) in [(by_row, false), (by_column, true)] {
+                let layer = Dense::consuming("Gemm", (depth, columns), values, (transposed, 2.0), &[]);
+                assert!(laid_out(&layer) == want, "{depth}x{columns}, transposed: {transposed}");
             }
         }
     }

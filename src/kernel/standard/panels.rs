@@ -5,10 +5,8 @@ use pulp::{Simd, WithSimd};
 use super::dense::{Dense, Weights};
 use super::tile::{PANEL, Sums, accumulate, load, store};
 
-/// The rows and the depth that are worked on at a time. What is read of the rows stays in a cache, and
-/// a panel of weights is long enough to be read in one go: found by trial on layers of 4,096 by 4,096.
+/// The rows that are worked on at a time, so that what is read of them stays in a cache.
 const ROW_BLOCK: usize = 256;
-const DEPTH_BLOCK: usize = 2048;
 
 /// The rows of a run that are worked on together.
 pub(super) struct Multiply<'a> {
@@ -143,7 +141,7 @@ fn dots_of<S: Simd, const R: usize>(
 }
 
 /// `R` rows times `P` panels, each `V` registers wide, at a time; a row that is left alone goes
-/// through four panels at once, so that there are enough sums under way.
+/// through eight panels at once, so that enough sums and reads of weights are under way.
 #[inline(always)]
 fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     simd: S,
@@ -154,18 +152,19 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
 ) {
     let (depth, columns) = (layer.depth, layer.columns);
     let rows = to.len() / columns;
-    let block = |panel: usize, from: usize, end: usize| {
-        panels.get(panel * depth + from..panel * depth + end).unwrap_or(&[])
-    };
     let count = columns.div_ceil(PANEL);
-    for start in (0..depth).step_by(DEPTH_BLOCK) {
-        let end = depth.min(start + DEPTH_BLOCK);
+    for start in (0..depth).step_by(layer.block) {
+        let end = depth.min(start + layer.block);
+        let block = |panel: usize| {
+            let at = start * count + panel * (end - start);
+            panels.get(at..at + end - start).unwrap_or(&[])
+        };
         let mut cell = Cell { simd, layer, x, range: (start, end), to: &mut *to };
         let full = rows - rows % R;
         for panel in (0..count - count % P).step_by(P) {
             let mut several = [[].as_slice(); P];
             for (i, to) in several.iter_mut().enumerate() {
-                *to = block(panel + i, start, end);
+                *to = block(panel + i);
             }
             for row in (0..full).step_by(R) {
                 cell.compute::<R, P, V>(row, panel, several);
@@ -173,24 +172,28 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
         }
         for panel in count - count % P..count {
             for row in (0..full).step_by(R) {
-                cell.compute::<R, 1, V>(row, panel, [block(panel, start, end)]);
+                cell.compute::<R, 1, V>(row, panel, [block(panel)]);
             }
         }
         for row in full..rows {
             let mut panel = 0;
+            while panel + 8 <= count {
+                let eight = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| block(panel + i));
+                cell.compute::<1, 8, V>(row, panel, eight);
+                panel += 8;
+            }
             while panel + 4 <= count {
                 let [a, b, c, d] = [panel, panel + 1, panel + 2, panel + 3];
-                let four =
-                    [block(a, start, end), block(b, start, end), block(c, start, end), block(d, start, end)];
+                let four = [block(a), block(b), block(c), block(d)];
                 cell.compute::<1, 4, V>(row, panel, four);
                 panel += 4;
             }
             while panel + 2 <= count {
-                cell.compute::<1, 2, V>(row, panel, [block(panel, start, end), block(panel + 1, start, end)]);
+                cell.compute::<1, 2, V>(row, panel, [block(panel), block(panel + 1)]);
                 panel += 2;
             }
             if panel < count {
-                cell.compute::<1, 1, V>(row, panel, [block(panel, start, end)]);
+                cell.compute::<1, 1, V>(row, panel, [block(panel)]);
             }
         }
     }
@@ -279,12 +282,14 @@ impl<S: Simd> Cell<'_, S> {
 
 /// For processors without vector registers.
 fn plain(panels: &[[f32; PANEL]], layer: &Dense, x: &[f32], to: &mut [f32]) {
+    let count = layer.columns.div_ceil(PANEL);
     for (line, x) in to.chunks_exact_mut(layer.columns).zip(x.chunks_exact(layer.depth)) {
-        let sums = line.chunks_mut(PANEL).zip(panels.chunks_exact(layer.depth)).zip(layer.bias.chunks(PANEL));
-        for ((to, panel), bias) in sums {
-            to.iter_mut().zip(bias).for_each(|(to, b)| *to = *b);
-            for (x, weights) in x.iter().zip(panel) {
-                to.iter_mut().zip(weights).for_each(|(to, w)| *to += x * w);
+        line.iter_mut().zip(&layer.bias).for_each(|(to, b)| *to = *b);
+        for (block, x) in panels.chunks(count * layer.block).zip(x.chunks(layer.block)) {
+            for (to, panel) in line.chunks_mut(PANEL).zip(block.chunks_exact(x.len())) {
+                for (x, weights) in x.iter().zip(panel) {
+                    to.iter_mut().zip(weights).for_each(|(to, w)| *to += x * w);
+                }
             }
         }
     }
