@@ -10,6 +10,7 @@ mod feed;
 mod memory;
 mod plot;
 #[path = "../../tests/memory/resident.rs"]
+#[allow(dead_code, reason = "the test needs more of it")]
 mod resident;
 #[path = "../support/mod.rs"]
 mod support;
