@@ -3,6 +3,7 @@
 //! The file is not decoded for it: what changes are the tensors that lie elsewhere, and the lengths of
 //! the messages around them. Whatever else is in the file stays as it is, to the byte.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ pub fn inline_external_data(path: &Path) -> Result<Payload, LoadError> {
         _ => Path::new("."),
     };
     let folder = folder.canonicalize().map_err(|e| malformed(format!("{}: {e}", folder.display())))?;
-    let whole = message(&bytes, &MODEL, &folder, 0)?;
+    let mut beside = Beside { folder, taken: HashMap::new() };
+    let whole = message(&bytes, &MODEL, &mut beside, 0)?;
     Ok(whole.map_or_else(|| bytes.into(), |rope| Payload::from_chunks(rope.pieces)))
 }
 
@@ -69,6 +71,16 @@ const BYTES: u64 = 2;
 const MAX_DEPTH: usize = 100;
 /// How much of a file is read at a time.
 const PIECE: u64 = 1 << 20;
+/// How often the tensors of a model may take in a whole file: exporters share a part of one at most
+/// between a few tensors.
+const SHARING: u64 = 16;
+
+/// The files beside the model.
+struct Beside {
+    folder: PathBuf,
+    /// How many bytes of each have been taken.
+    taken: HashMap<PathBuf, u64>,
+}
 
 /// A message in pieces.
 #[derive(Default)]
@@ -95,8 +107,8 @@ impl Rope {
 }
 
 /// The message with all tensors in it; `None` where they are in it already.
-fn message(bytes: &Bytes, kind: &Kind, folder: &Path, depth: usize) -> Result<Option<Rope>, LoadError> {
-    let Kind::Around(inner) = kind else { return tensor(bytes, folder) };
+fn message(bytes: &Bytes, kind: &Kind, beside: &mut Beside, depth: usize) -> Result<Option<Rope>, LoadError> {
+    let Kind::Around(inner) = kind else { return tensor(bytes, beside) };
     if depth > MAX_DEPTH {
         return Err(malformed(format!("messages are nested more than {MAX_DEPTH} deep")));
     }
@@ -105,7 +117,7 @@ fn message(bytes: &Bytes, kind: &Kind, folder: &Path, depth: usize) -> Result<Op
     let mut fields = Fields { bytes, at: 0 };
     while let Some(field) = fields.next()? {
         let Some((_, kind)) = inner.iter().find(|(number, _)| *number == field.number) else { continue };
-        let Some(changed) = message(&field.value, kind, folder, depth + 1)? else { continue };
+        let Some(changed) = message(&field.value, kind, beside, depth + 1)? else { continue };
         rope.push(bytes.slice(kept..field.start));
         rope.push_field(field.number, changed);
         kept = fields.at;
@@ -118,7 +130,7 @@ fn message(bytes: &Bytes, kind: &Kind, folder: &Path, depth: usize) -> Result<Op
 }
 
 /// A tensor with its elements; `None` where it has them.
-fn tensor(bytes: &Bytes, folder: &Path) -> Result<Option<Rope>, LoadError> {
+fn tensor(bytes: &Bytes, beside: &mut Beside) -> Result<Option<Rope>, LoadError> {
     let mut place = Place::default();
     let mut name = Bytes::new();
     let mut rope = Rope::default();
@@ -138,7 +150,7 @@ fn tensor(bytes: &Bytes, folder: &Path) -> Result<Option<Rope>, LoadError> {
     if !is_external {
         return Ok(None);
     }
-    let elements = place.read(&String::from_utf8_lossy(&name), folder)?;
+    let elements = place.read(&String::from_utf8_lossy(&name), beside)?;
     rope.push_field(RAW_DATA, elements);
     Ok(Some(rope))
 }
@@ -173,7 +185,7 @@ impl Place {
         Ok(())
     }
 
-    fn read(&self, tensor: &str, folder: &Path) -> Result<Rope, LoadError> {
+    fn read(&self, tensor: &str, beside: &mut Beside) -> Result<Rope, LoadError> {
         let outside = |escapes, problem| LoadError::ExternalData {
             tensor: tensor.to_owned(),
             location: self.location.clone(),
@@ -184,8 +196,8 @@ impl Place {
             return Err(outside(!self.location.is_empty(), None));
         }
         let failed = |error: std::io::Error| outside(false, Some(error.to_string()));
-        let path = folder.join(&self.location).canonicalize().map_err(failed)?;
-        if !path.starts_with(folder) {
+        let path = beside.folder.join(&self.location).canonicalize().map_err(failed)?;
+        if !path.starts_with(&beside.folder) {
             return Err(outside(true, None));
         }
         let number = |key: &str, value: &Option<String>| match value {
@@ -196,14 +208,26 @@ impl Place {
                 .map_err(|_| outside(false, Some(format!("{key} `{value}` is no number of bytes")))),
         };
         let (offset, length) = (number("offset", &self.offset)?, number("length", &self.length)?);
-        read(&path, offset.unwrap_or(0), length).map_err(failed)
+        // A pipe has no size, and opening one may take for ever.
+        let size = std::fs::metadata(&path)
+            .and_then(|found| {
+                if found.is_file() { Ok(found.len()) } else { Err(std::io::Error::other("not a file")) }
+            })
+            .map_err(failed)?;
+        let rope = read(&path, size, offset.unwrap_or(0), length).map_err(failed)?;
+        let taken = beside.taken.entry(path).or_default();
+        *taken = taken.saturating_add(rope.len as u64);
+        if *taken > size.saturating_mul(SHARING) {
+            let text = format!("the model refers to more than {SHARING} times all of it");
+            return Err(outside(false, Some(text)));
+        }
+        Ok(rope)
     }
 }
 
-/// The part of a file, which has to be there.
-fn read(path: &PathBuf, offset: u64, length: Option<u64>) -> std::io::Result<Rope> {
+/// The part of a file of this size, which has to be there.
+fn read(path: &PathBuf, size: u64, offset: u64, length: Option<u64>) -> std::io::Result<Rope> {
     let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
     let available = size.saturating_sub(offset);
     let length = length.unwrap_or(available);
     if length > available {
@@ -347,6 +371,19 @@ mod tests {
         // What has its tensors is not touched.
         std::fs::write(&path, &whole).unwrap();
         assert_eq!(inline_external_data(&path).unwrap().into_bytes(), whole);
+    }
+
+    #[test]
+    fn a_file_is_not_taken_in_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("data"), [7; 1000]).unwrap();
+        let path = folder.path().join("model.onnx");
+        let mut many = ModelProto::decode(model(&tensor(&[("location", "data")])).as_slice()).unwrap();
+        let graph = many.graph.as_mut().unwrap();
+        graph.initializer = vec![tensor(&[("location", "data")]); 1000];
+        std::fs::write(&path, many.encode_to_vec()).unwrap();
+        let refused = inline_external_data(&path).unwrap_err().to_string();
+        assert!(refused.ends_with("the model refers to more than 16 times all of it"), "{refused}");
     }
 
     #[test]
