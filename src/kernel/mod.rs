@@ -152,6 +152,15 @@ impl RunContext {
         }
     }
 
+    /// An error where a run that has an end in time would spend more multiplications than `most` on one
+    /// operator: nothing looks at the time inside of it.
+    pub(crate) fn time_for(&self, multiplications: u64, most: u64) -> Result<(), RunError> {
+        match self.deadline {
+            Some(deadline) if multiplications > most => Err(RunError::TooSlow { limit: deadline.limit() }),
+            _ => Ok(()),
+        }
+    }
+
     /// [`Tensor::reset`], refused where the tensor would be over the memory budget. Every kernel
     /// whose output can be larger than its inputs allocates through this.
     pub(crate) fn reset<'t, T: Element>(

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::matmul::multiplications;
 use super::number::Number;
 use super::strided::{Strides, Walk, dense};
 use super::support::{Args, Built, Dims, Run, fact, first, number_type, one, op};
@@ -11,6 +12,11 @@ use crate::tensor::Tensor;
 
 /// More factors than anybody writes.
 const MAX_FACTORS: usize = 4;
+
+/// The most products of a run that has an end in time, some seconds of them, and of any: axes that no
+/// two factors share multiply, and what is summed takes no memory that a budget would see.
+const MAX_TRIED: u64 = 1 << 31;
+const MAX_PRODUCTS: u64 = 1 << 36;
 
 /// The kernel of the node, or [`BuildError::Unsupported`].
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
@@ -159,6 +165,11 @@ fn sum<T: Number>(
             }
         }
     }
+    let products = multiplications(&sizes);
+    cx.time_for(products, MAX_TRIED)?;
+    if products > MAX_PRODUCTS {
+        return Err(args.fail("an equation of no more than 2^36 products"));
+    }
     // How far each factor moves along each axis; an axis named twice moves along its diagonal.
     let mut strides: [Strides; MAX_FACTORS] = std::array::from_fn(|_| Strides::from_elem(0, axes.len()));
     for ((index, factor), strides) in factors.iter().enumerate().zip(&mut strides) {
@@ -203,6 +214,17 @@ fn sum<T: Number>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sum_over_axes_that_multiply_is_refused_and_not_begun() {
+        let large = Tensor::new(&[600, 600], vec![1.0_f32; 360_000]).unwrap();
+        let equation = Equation::parse("ab,cd,ef->").unwrap();
+        let inputs = [Some(large.view()); 3];
+        let args = Args { operator: "Einsum", inputs: &inputs };
+        let run = |cx| sum::<f32>(args, &[], &equation, &mut [Tensor::default()], &cx);
+        assert!(matches!(run(RunContext::of_trial(1 << 20)), Err(RunError::TooSlow { .. })));
+        assert!(matches!(run(RunContext::new(1 << 20)), Err(RunError::Operator { .. })));
+    }
 
     #[test]
     fn an_equation_without_a_result_keeps_what_occurs_once() {

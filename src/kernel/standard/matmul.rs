@@ -138,6 +138,14 @@ fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
     }
 }
 
+/// The most multiplications of one product in a run that has an end in time: some seconds of them.
+const MAX_PRODUCTS: u64 = 1 << 36;
+
+/// How many multiplications axes of these sizes make.
+pub(super) fn multiplications<'a>(sizes: impl IntoIterator<Item = &'a usize>) -> u64 {
+    sizes.into_iter().fold(1, |all, size| all.saturating_mul(*size as u64))
+}
+
 /// The product of matrices, or of stacks of them.
 #[expect(clippy::many_single_char_names, reason = "what the sizes of a product are called")]
 fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &RunContext) -> Run {
@@ -165,6 +173,7 @@ fn stacked<T: Number>(args: Args<'_, '_>, a: &[T], outputs: &mut [Tensor], cx: &
     if !b_vector {
         dims.push(*n);
     }
+    cx.time_for(multiplications(lead.iter().chain([m, k, n])), MAX_PRODUCTS)?;
     let mut rest = cx.reset::<T>(first(args, outputs)?, &dims)?;
     let (a_strides, b_strides) = (stretched(a_lead, &lead), stretched(b_lead, &lead));
     super::strided::Walk::new(&lead, [&a_strides, &b_strides]).runs(
