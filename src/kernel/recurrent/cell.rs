@@ -199,7 +199,9 @@ fn lstm(peepholes: &[f32], rules: Rules, sums: &mut [f32], gates: &mut [f32], h:
     };
     peek(0, 0, c, sums);
     peek(2, 2, c, sums);
-    clip_all(sums, rules.clip);
+    for gate in (0..4).filter(|gate| peepholes.is_empty() || *gate != 1) {
+        clip_all(sums.get_mut(part(gate)).unwrap_or(&mut []), rules.clip);
+    }
     // With peepholes the output gate waits for the new cell state.
     let early = if peepholes.is_empty() { 0..3 * hidden } else { 0..hidden };
     let rest = if peepholes.is_empty() { 0..0 } else { part(2) };
@@ -222,7 +224,7 @@ fn lstm(peepholes: &[f32], rules: Rules, sums: &mut [f32], gates: &mut [f32], h:
     }
     if !peepholes.is_empty() {
         peek(1, 1, c, sums);
-        clip_all(sums, rules.clip);
+        clip_all(sums.get_mut(part(1)).unwrap_or(&mut []), rules.clip);
         if let (Some(from), Some(to)) = (sums.get(part(1)), gates.get_mut(part(1))) {
             f.apply(from, to);
         }
@@ -272,5 +274,39 @@ fn gru(
     let candidate = rest.get(hidden..2 * hidden).unwrap_or(&[]);
     for ((h, z), candidate) in h.iter_mut().zip(update).zip(candidate) {
         *h = (1.0 - z) * candidate + z * *h;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kernel::{Attribute, Attributes, Node, RunContext, recurrent};
+    use crate::tensor::Tensor;
+
+    /// The numbers are onnxruntime 1.32's.
+    #[test]
+    fn a_gate_is_clipped_once_with_its_peephole() {
+        let tensor = |dims: &[usize], values: &[f32]| Tensor::new(dims, values.to_vec()).unwrap();
+        let w = tensor(&[1, 4, 1], &[0.5, 1.5, -0.5, 1.0]);
+        let r = tensor(&[1, 4, 1], &[0.2, 0.4, 0.1, -0.3]);
+        let p = tensor(&[1, 3], &[0.9, -0.8, 0.3]);
+        let x = tensor(&[3, 1, 1], &[1.0, -2.0, 0.5]);
+        let mut attributes = Attributes::default();
+        attributes.insert("hidden_size", Attribute::Int(1));
+        attributes.insert("clip", Attribute::Float(0.6));
+        let inputs = [Some(None), Some(Some(&w)), Some(Some(&r)), None, None, None, None, Some(Some(&p))];
+        let node = Node {
+            operator: "LSTM",
+            domain: "",
+            version: 14,
+            attributes: &attributes,
+            inputs: &inputs,
+            outputs: 1,
+        };
+        let mut outputs = [Tensor::default()];
+        let given = [Some(x.view()), Some(w.view()), Some(r.view()), None, None, None, None, Some(p.view())];
+        recurrent::build(&node).unwrap().run(&given, &mut outputs, &RunContext::default()).unwrap();
+        let expected = [0.208_141_27, 0.009_047_003, 0.167_827_22];
+        let found = outputs[0].values::<f32>().unwrap();
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
     }
 }

@@ -211,6 +211,7 @@ const OPERATORS: &[&str] = &[
     "SwiGLU",
     "TensorScatter",
     "DeformConv",
+    "ConvTranspose",
     "HannWindow",
     "HammingWindow",
     "BlackmanWindow",

@@ -69,8 +69,10 @@ const KERNEL_FIRST: [&str; 50] = [
 /// True where a kernel is to be tried before tract's operator.
 pub(super) fn prefers_kernel(node: &NodeParts) -> bool {
     let rounds = node.operator == "Cast" && node.attributes.contains(ROUNDED_TO);
+    let states_shape = node.operator == "ConvTranspose" && node.attributes.contains("output_shape");
     node.domain == "ai.onnx.ml"
-        || (node.domain.is_empty() && (rounds || KERNEL_FIRST.contains(&node.operator.as_str())))
+        || (node.domain.is_empty()
+            && (rounds || states_shape || KERNEL_FIRST.contains(&node.operator.as_str())))
 }
 
 /// True for operators that tract alone has, and that lose a NaN.

@@ -17,6 +17,7 @@ mod taps;
 #[cfg(test)]
 mod tests;
 mod tiles;
+mod transposed;
 mod turn;
 mod unpacked;
 mod weights;
@@ -34,6 +35,7 @@ use crate::kernel::{BuildError, Node};
 pub(super) fn build(name: &'static str, node: &Node<'_>) -> Built {
     match name {
         "Conv" => conv::build(node),
+        transposed::OPERATOR => transposed::build(node),
         "MaxPool" | "AveragePool" | "GlobalMaxPool" | "GlobalAveragePool" => pool::build(name, node),
         _ => Err(BuildError::Unsupported),
     }
