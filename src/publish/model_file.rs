@@ -12,7 +12,7 @@ use super::config;
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
 use crate::memory;
-use crate::release::{Artifact, Interface, Sha256Digest};
+use crate::release::{Artifact, Interface};
 use crate::verify::Hashed;
 use crate::wire::CHUNK_BYTES;
 
@@ -107,6 +107,7 @@ impl ModelFile {
     #[cfg(feature = "onnx")]
     pub(super) fn with_external_data(&self, artifact: &Artifact) -> Result<Option<Self>, Error> {
         use crate::load::{LoadError, inline_external_data};
+        use crate::release::Sha256Digest;
         let Source::Path(path) = &self.source else { return Ok(None) };
         match inline_external_data(path) {
             Ok(whole) if Sha256Digest::of(whole.chunks().map(|chunk| &**chunk)) == artifact.sha256 => {
