@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::kernel::{Attribute, Attributes};
 
-    fn convolved(lists: &[(&'static str, &[i64])], x: Tensor, w: Tensor) -> (Vec<usize>, Vec<f32>) {
+    fn convolved(lists: &[(&'static str, &[i64])], x: &Tensor, w: &Tensor) -> (Vec<usize>, Vec<f32>) {
         let mut attributes = Attributes::default();
         for (name, values) in lists {
             attributes.insert(*name, Attribute::Ints(values.to_vec()));
@@ -219,11 +219,11 @@ mod tests {
     /// The numbers are onnxruntime 1.32's.
     #[test]
     fn a_stated_shape_may_be_smaller_and_larger_than_what_the_products_reach() {
-        let x = || Tensor::new(&[1, 1, 3], vec![1.0_f32, 2.0, 3.0]).unwrap();
-        let w = || Tensor::new(&[1, 1, 2], vec![1.0_f32, 10.0]).unwrap();
-        let smaller = convolved(&[("strides", &[1]), ("output_shape", &[3])], x(), w());
+        let x = Tensor::new(&[1, 1, 3], vec![1.0_f32, 2.0, 3.0]).unwrap();
+        let w = Tensor::new(&[1, 1, 2], vec![1.0_f32, 10.0]).unwrap();
+        let smaller = convolved(&[("strides", &[1]), ("output_shape", &[3])], &x, &w);
         assert_eq!(smaller, (vec![1, 1, 3], vec![12.0, 23.0, 30.0]));
-        let larger = convolved(&[("strides", &[3]), ("output_shape", &[10])], x(), w());
+        let larger = convolved(&[("strides", &[3]), ("output_shape", &[10])], &x, &w);
         assert_eq!(larger, (vec![1, 1, 10], vec![1.0, 10.0, 0.0, 2.0, 20.0, 0.0, 3.0, 30.0, 0.0, 0.0]));
     }
 }
