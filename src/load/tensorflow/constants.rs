@@ -4,11 +4,13 @@
 //! elements mean that the last one goes on. What such a constant claims is bounded by a budget for
 //! the whole file; the file's own bytes bound the others.
 
+use std::sync::Arc;
+
 use super::api::tfpb::tensor_shape_proto::Dim;
 use super::api::tfpb::{DataType, TensorProto, TensorShapeProto};
 use super::api::{Datum, DatumType, EngineTensor, f16, tract_ndarray};
 use super::malformed;
-use super::stored::{Stored, raw};
+use super::stored::{self, Stored, raw};
 use crate::load::{LoadError, Payload};
 use crate::tensor::Tensor;
 
@@ -97,6 +99,9 @@ pub(super) fn value(
     let bad = |what: &str| malformed(format!("the constant `{name}` {what}"));
     let data_type =
         DataType::try_from(proto.dtype).map_err(|_| bad(&format!("has the unknown type {}", proto.dtype)))?;
+    if matches!(data_type, DataType::DtComplex64 | DataType::DtComplex128) {
+        return complex(name, &proto, data_type, content, expansion);
+    }
     let datum = computed_type(data_type)
         .ok_or_else(|| bad(&format!("is of type {}, which is not supported", data_type.as_str_name())))?;
     let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
@@ -111,6 +116,62 @@ pub(super) fn value(
             .ok_or_else(|| bad(&format!("of {elements} {data_type:?} elements holds {held} bytes")));
     }
     typed(name, proto, data_type, datum, (&dims, elements), expansion).map(Stored::from)
+}
+
+/// A constant of complex numbers: the values of both parts in turn.
+fn complex(
+    name: &str,
+    proto: &TensorProto,
+    data_type: DataType,
+    content: Payload,
+    expansion: &mut Expansion,
+) -> Result<Stored, LoadError> {
+    let bad = |what: &str| malformed(format!("the constant `{name}` {what}"));
+    let dims = proto_dims(proto.tensor_shape.as_ref()).ok_or_else(|| bad("has no definite shape"))?;
+    let elements = dims.iter().try_fold(2_usize, |n, d| n.checked_mul(*d));
+    let elements = elements.ok_or_else(|| bad("is too large"))?;
+    let content = if content.is_empty() { proto.tensor_content.clone().into() } else { content };
+    let bytes = content.into_bytes();
+    let unfit = || bad("does not fill its shape");
+    if data_type == DataType::DtComplex64 {
+        let raw: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values = if raw.is_empty() { &proto.scomplex_val } else { &raw };
+        let whole = in_full(name, values, elements, expansion)?;
+        return stored::complex(&dims, &whole).ok_or_else(unfit);
+    }
+    let raw: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    let values = if raw.is_empty() { &proto.dcomplex_val } else { &raw };
+    let whole = in_full(name, values, elements, expansion)?;
+    stored::complex(&dims, &whole).ok_or_else(unfit)
+}
+
+/// All values of complex numbers, the last pair as often as it was left off.
+fn in_full<T: Copy + Default>(
+    name: &str,
+    values: &[T],
+    elements: usize,
+    expansion: &mut Expansion,
+) -> Result<Vec<T>, LoadError> {
+    let missing = elements.checked_sub(values.len());
+    let missing = missing.ok_or_else(|| malformed(format!("the constant `{name}` holds too many values")))?;
+    expansion.take(name, (missing as u64).saturating_mul(size_of::<T>() as u64))?;
+    let last = values.last_chunk::<2>().copied().unwrap_or_default();
+    Ok(values.iter().copied().chain(last.into_iter().cycle().take(missing)).collect())
+}
+
+/// The complex numbers' form in a file.
+pub(super) fn complex_proto([real, imaginary]: &[Arc<EngineTensor>; 2]) -> Option<TensorProto> {
+    fn in_turn<T: Datum + Copy>(real: &EngineTensor, imaginary: &EngineTensor) -> Option<Vec<T>> {
+        let (a, b) = (real.as_plain_ram()?, imaginary.as_plain_ram()?);
+        let pairs = a.as_slice::<T>().ok()?.iter().zip(b.as_slice::<T>().ok()?);
+        Some(pairs.flat_map(|(a, b)| [*a, *b]).collect())
+    }
+    if real.datum_type() == DatumType::F64 {
+        let proto = empty_proto(DataType::DtComplex128, real.shape())?;
+        return Some(TensorProto { dcomplex_val: in_turn(real, imaginary)?, ..proto });
+    }
+    let proto = empty_proto(DataType::DtComplex64, real.shape())?;
+    Some(TensorProto { scomplex_val: in_turn(real, imaginary)?, ..proto })
 }
 
 /// The tensor of a constant whose values are in the field of their type.

@@ -82,6 +82,8 @@ pub(super) enum Content {
     Constant(Arc<EngineTensor>),
     /// A constant of many `f32`, which a layer may take over.
     Weights(Arc<Tensor>),
+    /// A constant of complex numbers, by its real and its imaginary parts.
+    Complex(Arc<[Arc<EngineTensor>; 2]>),
     /// A layer that has taken over its weights; its only input is what it works on.
     Layer(Arc<dyn Kernel>),
     /// Input of the model, by position; in a loop, state or else something from outside.

@@ -24,6 +24,8 @@ pub(super) enum Stored {
     Constant(Arc<EngineTensor>),
     /// Many `f32`, in memory that tract cannot take over.
     Weights(Arc<Tensor>),
+    /// Complex numbers, by their real and their imaginary parts.
+    Complex(Arc<[Arc<EngineTensor>; 2]>),
 }
 
 impl Stored {
@@ -31,6 +33,7 @@ impl Stored {
         match self {
             Self::Constant(value) => Content::Constant(value),
             Self::Weights(value) => Content::Weights(value),
+            Self::Complex(parts) => Content::Complex(parts),
         }
     }
 
@@ -39,6 +42,7 @@ impl Stored {
         match self {
             Self::Constant(value) => Ok(Arc::clone(value)),
             Self::Weights(value) => to_engine(value.view()).map(Arc::new).map_err(unconverted),
+            Self::Complex(_) => Err(malformed("complex numbers are not supported here")),
         }
     }
 
@@ -47,6 +51,7 @@ impl Stored {
         match self {
             Self::Constant(value) => crate::load::tract::convert::view(value),
             Self::Weights(value) => Some(value.view()),
+            Self::Complex(_) => None,
         }
     }
 }
@@ -78,6 +83,16 @@ pub(super) fn raw(data_type: DataType, dims: &[usize], bytes: Payload) -> Option
         Some(DatumType::Bool) => engine(dims, elements(dims, bytes, |[b]: [u8; 1]| b != 0)?),
         _ => None,
     }
+}
+
+/// Complex numbers whose parts follow each other.
+pub(super) fn complex<T: Datum + Copy>(dims: &[usize], values: &[T]) -> Option<Stored> {
+    let (pairs, []) = values.as_chunks::<2>() else { return None };
+    let part = |which: fn(&[T; 2]) -> T| {
+        let array = tract_ndarray::ArrayD::from_shape_vec(dims, pairs.iter().map(which).collect());
+        array.ok().map(|array| Arc::new(EngineTensor::from(array)))
+    };
+    Some(Stored::Complex(Arc::new([part(|[real, _]| *real)?, part(|[_, imaginary]| *imaginary)?])))
 }
 
 fn floats<const N: usize>(dims: &[usize], bytes: Payload, read: impl Fn([u8; N]) -> f32) -> Option<Stored> {

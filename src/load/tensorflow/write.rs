@@ -89,6 +89,13 @@ impl Library {
         let mut attributes: Attributes = node.attributes;
         match node.content {
             Content::None | Content::State | Content::Layer(_) => {}
+            Content::Complex(parts) => {
+                let value = constants::complex_proto(&parts);
+                let value =
+                    value.ok_or_else(|| malformed(format!("the constant `{name}` cannot be written")))?;
+                attributes.set("dtype", Value::Type(value.dtype));
+                attributes.set("value", Value::Tensor(value));
+            }
             Content::Weights(weights) => {
                 let bad = || malformed(format!("the constant `{name}` cannot be written"));
                 attributes.set("dtype", Value::Type(DataType::DtFloat as i32));

@@ -14,6 +14,11 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         | "SquaredDifference" | "FloorDiv" | "FloorMod" | "Mod" | "TruncateDiv" | "TruncateMod"
         | "DivNoNan" | "MulNoNan" | "Xdivy" | "Atan2" => |w, n, i| {
             let (a, b) = two(i)?;
+            if w.datum(a)? == DatumType::String {
+                // The sum of texts is both; there is no other operator on them.
+                let summed = n.op.starts_with("Add").then_some([a, b]);
+                return super::text::joined(w, "", &summed.ok_or(WiringError::Unsupported)?);
+            }
             Ok(tvec!(pair(w, &n.op, a, b)?))
         },
         "AddN" | "AccumulateNV2" => |w, _, i| {
@@ -54,7 +59,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 /// Functions that keep NaN by themselves.
 fn function(op: &str) -> Option<Box<dyn TypedOp>> {
     Some(Box::new(match op {
-        "Abs" | "ComplexAbs" => math::abs(),
+        "Abs" => math::abs(),
         "Neg" => math::neg(),
         "Sqrt" => math::sqrt(),
         "Rsqrt" => math::rsqrt(),

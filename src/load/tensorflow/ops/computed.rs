@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::api::{
-    EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult, TypedFact, TypedOp, as_op, bail,
-    op_as_typed_op, op_out_of_plan,
+    Datum, DatumType, EngineTensor, EvalContext, EvalOp, Op, StaticName, TValue, TVec, TractResult,
+    TypedFact, TypedOp, as_op, bail, op_as_typed_op, op_out_of_plan,
 };
 use crate::load::RunError;
 
@@ -50,6 +50,27 @@ pub(super) fn room_for_text(bytes: u64, budget: u64) -> TractResult<()> {
     Ok(())
 }
 
+/// How many elements a tensor of this shape has; an error where they are more than there is room for, at so
+/// many bytes each. For tensors whose sizes only the run tells: the engine learns of them too late.
+pub(super) fn room_for(shape: &[usize], each: usize, budget: u64) -> TractResult<usize> {
+    let elements = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
+    let needed = (elements as u64).saturating_mul(each as u64);
+    if needed > budget {
+        bail!(RunError::OverBudget { needed });
+    }
+    Ok(elements)
+}
+
+/// The most bytes that one element takes, the text that it is included.
+pub(super) fn widest<T: Datum>(x: &EngineTensor) -> TractResult<usize> {
+    let plain = x.try_as_plain_ram()?;
+    let longest = match x.datum_type() {
+        DatumType::String => plain.as_slice::<String>()?.iter().map(String::len).max(),
+        _ => None,
+    };
+    Ok(size_of::<T>() + longest.unwrap_or(0))
+}
+
 impl fmt::Debug for Computed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -85,5 +106,19 @@ impl TypedOp for Computed {
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         (self.facts)(inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_up_to_the_budget() {
+        assert_eq!(room_for(&[3, 4], 8, 96).unwrap(), 12);
+        for shape in [&[3, 5][..], &[usize::MAX, 2]] {
+            let refused = room_for(shape, 8, 96).unwrap_err();
+            assert!(matches!(refused.downcast_ref(), Some(RunError::OverBudget { .. })), "{refused}");
+        }
     }
 }

@@ -115,7 +115,10 @@ impl Counting<'_> {
         for position in 0..self.states {
             let outlet = input(self.inputs, position)?;
             let Some(size) = w.lists.reserved.get(&outlet) else {
-                if w.lists.stacked.contains(&outlet) {
+                // The tensor that a list was made of is that list, but a state of its own all the same.
+                let next = body.outputs.get(position).and_then(|output| body.nodes.get(output.port.node));
+                let is_list = next.is_some_and(|n| n.op.starts_with("TensorList"));
+                if is_list && w.lists.stacked.contains(&outlet) {
                     return Err(invalid("changes a list that holds something before the loop"));
                 }
                 continue;

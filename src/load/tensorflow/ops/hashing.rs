@@ -5,7 +5,7 @@ use super::super::api::{
     tract_ndarray, tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for};
 use super::fingerprint::fingerprint64;
 use super::ragged::{integers, size};
 use super::wiring::{Wired, Wiring, first, invalid};
@@ -105,13 +105,16 @@ fn cross(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
         TypedFact::dt_shape(i64::datum_type(), std::slice::from_ref(&count)),
         Wiring::witness_fact(std::slice::from_ref(&widest)),
     );
+    let budget = w.budget();
     let op = Computed::giving("SparseCross", facts, move |values| {
-        let columns = columns(values, sparse)?;
+        let columns = columns(values, sparse, budget)?;
         let rows = columns.iter().map(Vec::len).max().unwrap_or(0);
         let (mut places, mut found, mut widest) = (Vec::new(), Vec::new(), 0);
         for row in 0..rows {
             let features = |c: &Vec<Vec<u64>>| c.get(row).cloned().unwrap_or_default();
-            let hashes = combined(&columns.iter().map(features).collect::<Vec<_>>(), seed)?;
+            let hashes = combined(&columns.iter().map(features).collect::<Vec<_>>(), seed, budget)?;
+            // Two places and a bucket each.
+            room_for(&[found.len() + hashes.len()], 3 * size_of::<i64>(), budget)?;
             widest = widest.max(hashes.len());
             for (at, hash) in (0_i64..).zip(hashes) {
                 places.extend([i64::try_from(row)?, at]);
@@ -135,7 +138,7 @@ fn cross(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
 }
 
 /// The features of each column by row, as numbers: a string is its fingerprint.
-fn columns(values: &[TValue], sparse: usize) -> TractResult<Vec<Vec<Vec<u64>>>> {
+fn columns(values: &[TValue], sparse: usize, budget: u64) -> TractResult<Vec<Vec<Vec<u64>>>> {
     let mut columns = Vec::new();
     for column in 0..sparse {
         let part = |kind: usize| values.get(kind * sparse + column);
@@ -143,7 +146,7 @@ fn columns(values: &[TValue], sparse: usize) -> TractResult<Vec<Vec<Vec<u64>>>> 
             bail!("a feature is missing")
         };
         let rows = size(integers(shape)?.first().copied().unwrap_or(0))?;
-        let mut by_row = vec![Vec::new(); super::sparse::elements(&[rows])?];
+        let mut by_row = vec![Vec::new(); room_for(&[rows], size_of::<Vec<u64>>(), budget)?];
         let places = integers(places)?;
         for (place, entry) in places.chunks(2).zip(features(entries)?) {
             let row = super::sparse::flat(place.get(..1).unwrap_or_default(), &[rows])?;
@@ -167,12 +170,10 @@ fn features(x: &TValue) -> TractResult<Vec<u64>> {
 }
 
 /// The fingerprint of every combination of one feature of each column, the last changing fastest.
-fn combined(columns: &[Vec<u64>], seed: u64) -> TractResult<Vec<u64>> {
+fn combined(columns: &[Vec<u64>], seed: u64, budget: u64) -> TractResult<Vec<u64>> {
     let mut hashes = vec![seed];
     for column in columns {
-        if hashes.len().saturating_mul(column.len()) > 1 << 20 {
-            bail!("the features of a row have more than a million combinations");
-        }
+        room_for(&[hashes.len(), column.len()], size_of::<u64>(), budget)?;
         hashes = hashes.iter().flat_map(|hash| column.iter().map(|f| joined(*hash, *f))).collect();
     }
     Ok(hashes)
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_crossed_pair_is_the_bucket_of_tensorflow() {
         // tf.sparse.cross_hashed([[["abc"]], [[7]]], 2**40)
-        let crossed = combined(&[vec![fingerprint64(b"abc")], vec![7]], 0xde_cafc_affe).unwrap();
+        let crossed = combined(&[vec![fingerprint64(b"abc")], vec![7]], 0xde_cafc_affe, 1 << 10).unwrap();
         assert_eq!(crossed.iter().map(|hash| hash % (1 << 40)).collect::<Vec<_>>(), [803_095_263_880]);
     }
 }

@@ -5,7 +5,7 @@ use super::super::api::{
     dispatch_datum, f16, tensor0, tract_core, tract_ndarray, tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for};
 use super::wiring::{Wired, Wiring, axis_of, first, input, invalid, two};
 use super::{Handler, WiringError};
 use tract_core::ops::{array, logic};
@@ -23,6 +23,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "GatherNd" | "ResourceGatherNd" => gather_nd,
         "OneHot" => one_hot,
         "TopKV2" | "TopK" => top_k,
+        "InTopK" | "InTopKV2" => super::ranks::in_top_k,
         "Bucketize" => bucketize,
         "LowerBound" | "UpperBound" => bound,
         "MatrixBandPart" => matrix_band_part,
@@ -316,6 +317,7 @@ fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
     let mut dims = w.dims(x)?;
     dims.pop();
     dims.push(size);
+    let budget = w.budget();
     let op = Computed::new(
         "DenseBincount",
         move |_| Ok(tvec!(TypedFact::dt_shape(datum, &*dims))),
@@ -328,7 +330,7 @@ fn dense_bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired
             let weights = weights.try_as_plain_ram()?.as_slice::<f64>()?.to_vec();
             let width = x.shape().last().copied().unwrap_or(1).max(1);
             let rows: usize = x.shape().iter().rev().skip(1).product();
-            let mut counts = vec![0.0_f64; super::sparse::elements(&[rows, size])?];
+            let mut counts = vec![0.0_f64; room_for(&[rows, size], size_of::<f64>(), budget)?];
             for (at, place) in places.iter().enumerate() {
                 if *place < 0 {
                     bail!("a number to count is negative");

@@ -17,15 +17,20 @@ mod arithmetic;
 mod attention;
 mod boxes;
 mod channelwise;
+mod colours;
+mod complex;
 mod computed;
 mod convolution;
 mod counting;
+mod dilation;
 mod fingerprint;
+mod fourier;
 mod gated;
 mod half;
 mod hashing;
 mod image;
 mod indexing;
+mod linear;
 mod lists;
 mod logic;
 mod loops;
@@ -34,6 +39,7 @@ mod norm;
 mod padding;
 mod partition;
 mod ragged;
+mod ranks;
 mod reduce;
 mod regex;
 mod resize;
@@ -50,6 +56,7 @@ mod turns;
 mod wiring;
 mod words;
 
+use complex::{Given, Parts};
 pub(super) use wiring::{Wired, Wiring};
 
 type Family = fn(&str) -> Option<Handler>;
@@ -57,7 +64,7 @@ type Family = fn(&str) -> Option<Handler>;
 /// States one node; gets the outlets of its inputs, gives those of its outputs.
 type Handler = fn(&mut Wiring<'_>, &Node, &[super::api::OutletId]) -> Wired;
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 30] = [
     arithmetic::handler,
     logic::handler,
     shape::handler,
@@ -84,6 +91,10 @@ const FAMILIES: [Family; 26] = [
     words::handler,
     slicing::handler,
     boxes::handler,
+    linear::handler,
+    colours::handler,
+    dilation::handler,
+    complex::handler,
 ];
 
 /// True for an operator that can be stated.
@@ -93,52 +104,87 @@ pub(super) fn is_known(op: &str) -> bool {
 
 /// States all nodes of a graph whose inputs are these; gives the outlets of its outputs.
 pub(super) fn state(wiring: &mut Wiring<'_>, graph: &Graph, inputs: &[OutletId]) -> Wired {
-    let mut outlets: Vec<TVec<OutletId>> = Vec::with_capacity(graph.nodes.len());
+    let mut stated: Vec<TVec<Parts>> = Vec::with_capacity(graph.nodes.len());
     let reads = graph.reads();
     for (place, node) in graph.nodes.iter().enumerate() {
-        let given = wire(wiring, node, inputs, &outlets).map_err(|error| error.at(node))?;
-        for (slot, outlet) in given.iter().enumerate() {
+        let given = wire(wiring, node, inputs, &stated).map_err(|error| error.at(node))?;
+        for (slot, parts) in given.iter().enumerate() {
             if reads.get(&Port { node: place, slot }) == Some(&1) {
-                wiring.read_once.insert(*outlet);
+                wiring.read_once.insert(parts.real);
             } else {
-                wiring.read_once.remove(outlet);
+                wiring.read_once.remove(&parts.real);
             }
         }
-        outlets.push(given);
+        stated.push(given);
     }
-    let output = |port: Port| outlets.get(port.node).and_then(|o| o.get(port.slot)).copied();
-    let missing = || wiring::invalid("an output of the graph is not there");
-    graph.outputs.iter().map(|o| output(o.port).ok_or_else(missing)).collect()
+    let outputs = graph.outputs.iter().map(|output| {
+        let parts = stated.get(output.port.node).and_then(|outlets| outlets.get(output.port.slot));
+        let parts = parts.ok_or_else(|| wiring::invalid("an output of the graph is not there"))?;
+        whole(*parts, || format!("the output `{}`", output.name))
+    });
+    outputs.collect()
+}
+
+/// The outlet of a tensor that may not be complex where it is.
+fn whole(parts: Parts, what: impl Fn() -> String) -> Result<OutletId, WiringError> {
+    match parts.imaginary {
+        None => Ok(parts.real),
+        Some(_) => Err(wiring::invalid(format!(
+            "{} is of complex numbers: give their real and imaginary parts, or their magnitudes, instead",
+            what()
+        ))),
+    }
 }
 
 /// States one operator.
 fn operator(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
-    let handler = handler(&node.op).ok_or(WiringError::Unsupported)?;
-    // tract panics on many a shape that its operators cannot work on: that is said with the node.
-    catch_unwind(AssertUnwindSafe(|| handler(wiring, node, inputs))).unwrap_or_else(|panic| {
+    caught(|| real(wiring, node, inputs))
+}
+
+/// tract panics on many a shape that its operators cannot work on: that is said with the node.
+fn caught<T>(work: impl FnOnce() -> Result<T, WiringError>) -> Result<T, WiringError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         Err(wiring::invalid(format!("its inputs do not fit: {}", panic_text(&*panic))))
     })
 }
 
-fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], outlets: &[TVec<OutletId>]) -> Wired {
-    let mut given: TVec<OutletId> = TVec::new();
+/// States one operator of real numbers.
+fn real(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
+    let handler = handler(&node.op).ok_or(WiringError::Unsupported)?;
+    handler(wiring, node, inputs)
+}
+
+fn wire(wiring: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], stated: &[TVec<Parts>]) -> Given {
+    let mut given: TVec<Parts> = TVec::new();
     for port in &node.inputs {
-        let outlet = outlets.get(port.node).and_then(|o| o.get(port.slot));
+        let parts = stated.get(port.node).and_then(|outlets| outlets.get(port.slot));
         let missing = || wiring::invalid(format!("reads output {} of a node that has fewer", port.slot));
-        given.push(*outlet.ok_or_else(missing)?);
+        given.push(*parts.ok_or_else(missing)?);
     }
     match &node.content {
-        Content::Constant(value) => Ok(wiring.constant(Arc::clone(value))?),
-        Content::Weights(_) => Err(wiring::invalid("weights that nothing has taken over")),
-        Content::Layer(layer) => wiring.layer(layer, &node.name, &given),
-        Content::Input(position) => Ok([wiring::input(inputs, *position)?].into_iter().collect()),
-        Content::State => Err(WiringError::Unsupported),
-        Content::Loop(repeat) => loops::wire(wiring, repeat, &given),
+        Content::None => {
+            if let Some(outcome) = caught(|| complex::operator(wiring, node, &given).transpose())? {
+                return Ok(outcome);
+            }
+        }
+        Content::Complex(parts) => return complex::constant(wiring, parts),
+        _ => {}
+    }
+    let given = given.into_iter().map(|parts| whole(parts, || "an input".to_owned()));
+    let given: TVec<OutletId> = given.collect::<Result<_, _>>()?;
+    let outlets = match &node.content {
+        Content::Constant(value) => wiring.constant(Arc::clone(value))?,
+        Content::Input(position) => [wiring::input(inputs, *position)?].into_iter().collect(),
+        Content::State | Content::Complex(_) => return Err(WiringError::Unsupported),
+        Content::Weights(_) => return Err(wiring::invalid("weights that nothing has taken over")),
+        Content::Layer(layer) => wiring.layer(layer, &node.name, &given)?,
+        Content::Loop(repeat) => loops::wire(wiring, repeat, &given)?,
         Content::None => {
             let outlets = operator(wiring, node, &given)?;
-            half::rounded(wiring, node, outlets)
+            half::rounded(wiring, node, outlets)?
         }
-    }
+    };
+    Ok(outlets.into_iter().map(Parts::from).collect())
 }
 
 fn handler(op: &str) -> Option<Handler> {

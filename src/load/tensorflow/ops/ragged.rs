@@ -5,8 +5,7 @@ use super::super::api::{
     dispatch_datum, f16, tract_ndarray, tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
-use super::sparse::MAX_ELEMENTS;
+use super::computed::{Computed, room_for, widest};
 use super::wiring::{Wired, Wiring, first, input, invalid};
 use super::{Handler, WiringError};
 
@@ -75,11 +74,13 @@ fn to_tensor(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     for partition in inputs.iter().skip(3) {
         given.push(w.plain(*partition)?);
     }
+    let budget = w.budget();
     let op = Computed::giving("RaggedTensorToTensor", tvec!(TypedFact::dt_shape(datum, &*dims)), move |v| {
         let [values, default, partitions @ ..] = v else { bail!("more inputs expected") };
-        let rows = Rows::new(&kinds, partitions)?;
+        let rows = Rows::new(&kinds, partitions, budget)?;
         Ok(tvec!(
-            dispatch_datum!(padded(values.datum_type())(values, default, &rows, &limits))?.into_tvalue()
+            dispatch_datum!(padded(values.datum_type())(values, default, &rows, &limits, budget))?
+                .into_tvalue()
         ))
     });
     Ok(tvec!(w.one(op, &given)?))
@@ -89,7 +90,7 @@ fn to_tensor(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
 struct Rows(Vec<Vec<usize>>);
 
 impl Rows {
-    fn new(kinds: &[Partition], partitions: &[TValue]) -> TractResult<Self> {
+    fn new(kinds: &[Partition], partitions: &[TValue], budget: u64) -> TractResult<Self> {
         let mut levels: Vec<Vec<usize>> = Vec::new();
         let mut rows = 0;
         for (kind, partition) in kinds.iter().zip(partitions) {
@@ -106,10 +107,8 @@ impl Rows {
                     levels.push(numbers);
                 }
                 Partition::RowOfEach => {
-                    if rows > MAX_ELEMENTS {
-                        bail!("{rows} rows are too many");
-                    }
-                    let mut splits = vec![0; rows + 1];
+                    let ends = rows.saturating_add(1);
+                    let mut splits = vec![0; room_for(&[ends], size_of::<usize>(), budget)?];
                     for row in &numbers {
                         let Some(count) = splits.get_mut(row + 1) else { bail!("row {row} of {rows}") };
                         *count += 1;
@@ -150,13 +149,13 @@ fn padded<T: Datum>(
     default: &EngineTensor,
     rows: &Rows,
     limits: &[Option<usize>],
+    budget: u64,
 ) -> TractResult<EngineTensor> {
     let sizes = rows.sizes(limits);
     let inner: Vec<usize> = values.shape().iter().skip(1).copied().collect();
     let width: usize = inner.iter().product();
-    let cells = sizes.iter().try_fold(width, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_ELEMENTS);
-    let Some(cells) = cells else { bail!("the padded tensor would be too large: {sizes:?}") };
     let shape: Vec<usize> = sizes.iter().copied().chain(inner).collect();
+    let cells = room_for(&shape, widest::<T>(default)?, budget)?;
     if cells == 0 {
         // However many rows are stated, there is nothing to lay out.
         return Ok(EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, Vec::<T>::new())?));
@@ -196,7 +195,8 @@ fn bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let (splits, values, weights) = (first(inputs)?, input(inputs, 1)?, input(inputs, 3)?);
     let bins = w.konst_scalar::<i64>(input(inputs, 2)?)?;
     let binary = node.attributes.bool("binary_output").unwrap_or(false);
-    let bins = usize::try_from(bins).ok().filter(|b| *b <= MAX_ELEMENTS);
+    let budget = w.budget();
+    let bins = usize::try_from(bins).ok().filter(|b| *b as u64 <= budget / size_of::<f64>() as u64);
     let bins = bins.ok_or_else(|| invalid("the number of bins is out of range"))?;
     let datum = w.datum(weights)?;
     let rows = w.dim(splits, 0)? - 1;
@@ -207,10 +207,7 @@ fn bincount(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
         let weights = weights.cast_to::<f64>()?;
         let weights = weights.try_as_plain_ram()?.as_slice::<f64>()?.to_vec();
         let rows = splits.len().saturating_sub(1);
-        if rows.saturating_mul(bins) > MAX_ELEMENTS {
-            bail!("{rows} rows of {bins} bins are too many");
-        }
-        let mut counts = vec![0.0_f64; rows * bins];
+        let mut counts = vec![0.0_f64; room_for(&[rows, bins], size_of::<f64>(), budget)?];
         for (row, ends) in splits.windows(2).enumerate() {
             let [start, end] = ends else { continue };
             for at in size(*start)?..size(*end)? {
@@ -239,13 +236,31 @@ mod tests {
         let rows = Rows::new(
             &[Partition::Splits, Partition::RowOfEach],
             &[splits(&[0, 2, 2, 3]), splits(&[0, 1, 1, 2])],
+            1 << 10,
         )
         .unwrap();
         let values = EngineTensor::from(tract_ndarray::arr1(&[1_i32, 2, 3, 4]).into_dyn());
         let zero = EngineTensor::from(tract_ndarray::arr0(0_i32).into_dyn());
-        let out = padded::<i32>(&values, &zero, &rows, &[None, None, None]).unwrap();
+        let out = padded::<i32>(&values, &zero, &rows, &[None, None, None], 48).unwrap();
         assert_eq!(out.shape(), [3, 2, 2]);
         let expected = [1, 0, 2, 3, 0, 0, 0, 0, 4, 0, 0, 0];
         assert_eq!(out.try_as_plain_ram().unwrap().as_slice::<i32>().unwrap(), expected);
+        assert!(padded::<i32>(&values, &zero, &rows, &[None, None, None], 47).is_err());
+    }
+
+    #[test]
+    fn what_rows_are_padded_with_counts_with_its_text() {
+        let vector = |v: &[i64]| EngineTensor::from(tract_ndarray::arr1(v).into_dyn()).into_tvalue();
+        let rows =
+            Rows::new(&[Partition::Rows, Partition::RowOfEach], &[vector(&[1]), vector(&[0])], 64).unwrap();
+        assert!(
+            Rows::new(&[Partition::Rows, Partition::RowOfEach], &[vector(&[8]), vector(&[0])], 64).is_err()
+        );
+        let text = |text: String| EngineTensor::from(tract_ndarray::arr1(&[text]).into_dyn());
+        let values = text("a".to_owned());
+        let padded =
+            |default: &EngineTensor| padded::<String>(&values, default, &rows, &[None, Some(30)], 900);
+        assert!(padded(&text("short".to_owned())).is_ok());
+        assert!(padded(&text("x".repeat(100))).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Reductions over axes.
 
+use std::collections::BTreeSet;
+
 use super::super::api::{AxisOp, Datum, DatumType, OutletId, TDim, TVec, ToDim, tensor0, tract_core, tvec};
 use super::super::graph::Node;
 use super::wiring::{One, Wired, Wiring, axis_of, first, input, two};
@@ -70,16 +72,16 @@ fn reduce(
 ) -> Wired {
     let (x, axes) = two(inputs)?;
     let rank = w.rank(x)?;
-    let axes = w.konst_ints(axes)?.into_iter().map(|a| axis_of(a, rank)).collect::<Result<Vec<_>, _>>()?;
+    let axes = w.konst_ints(axes)?.into_iter().map(|a| axis_of(a, rank));
+    // The file has them in any order; tract wants each once, from the first on.
+    let axes: BTreeSet<usize> = axes.collect::<Result<_, _>>()?;
+    let axes: Vec<usize> = axes.into_iter().collect();
     // Shapes are multiplied as shapes: their product may be needed as one.
     if w.datum(x)? == DatumType::TDim {
         return reduce_dims(w, node, x);
     }
     let mut out = op(w, x, &axes)?;
     if !node.attributes.bool("keep_dims").or_else(|| node.attributes.bool("keepdims")).unwrap_or(false) {
-        let mut axes = axes;
-        axes.sort_unstable();
-        axes.dedup();
         for axis in axes.into_iter().rev() {
             out = w.one(AxisOp::Rm(axis), &[out])?;
         }
@@ -127,4 +129,28 @@ fn arg(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId], reducer: Reducer) -
     let places = w.one(AxisOp::Rm(axis), &[places])?;
     let wanted = node.attributes.datum("output_type").unwrap_or(DatumType::I64);
     Ok(TVec::from_elem(w.cast(places, wanted)?, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::load::{Formats, LoadOptions, Payload};
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn axes_may_be_named_in_any_order() {
+        // As tf.image.per_image_standardization has them.
+        let graph = r#"
+            node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } }
+                attr { key: "shape" value { shape { dim { size: -1 } dim { size: 2 } dim { size: 2 } } } } }
+            node { name: "axes" op: "Const" attr { key: "dtype" value { type: DT_INT32 } } attr { key: "value"
+                value { tensor { dtype: DT_INT32 tensor_shape { dim { size: 2 } } int_val: [-1, -2] } } } }
+            node { name: "y" op: "Mean" input: "x" input: "axes" }
+            versions { producer: 1395 }"#;
+        let payload = Payload::from(graph.as_bytes().to_vec());
+        let model = Formats::default().load(None, payload, &LoadOptions::default()).unwrap();
+        let x = Tensor::new(&[1, 2, 2], vec![1.0_f32, 2.0, 3.0, 6.0]).unwrap();
+        let mut y = [Tensor::default()];
+        model.run(&[x.view()], &mut y).unwrap();
+        assert_eq!(y[0].values::<f32>(), Some(&[3.0][..]));
+    }
 }

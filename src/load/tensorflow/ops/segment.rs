@@ -5,9 +5,8 @@ use super::super::api::{
     tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for};
 use super::ragged::integers;
-use super::sparse::elements;
 use super::wiring::{Wired, Wiring, first};
 use super::{Handler, WiringError};
 
@@ -82,6 +81,7 @@ fn segments(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     for outlet in [places, count].into_iter().flatten() {
         given.push(w.plain(outlet)?);
     }
+    let budget = w.budget();
     let op = Computed::giving("Segments", tvec!(TypedFact::dt_shape(datum, &*dims)), move |values| {
         let (data, groups) = match values {
             [data, groups, ..] => (data, integers(groups)?),
@@ -97,7 +97,7 @@ fn segments(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
         let numbers = data.cast_to::<f64>()?;
         let plain = numbers.try_as_plain_ram()?;
         let table = Table { values: plain.as_slice::<f64>()?, width: inner.iter().product() };
-        let out = kind.gathered(&table, &groups, places.as_deref(), rows, lowest(datum))?;
+        let out = kind.gathered(&table, &groups, places.as_deref(), rows, lowest(datum), budget)?;
         let mut shape = vec![rows];
         shape.extend(inner);
         let out = EngineTensor::from(tract_ndarray::ArrayD::from_shape_vec(shape, out)?);
@@ -137,6 +137,7 @@ impl Kind {
         places: Option<&[i64]>,
         rows: usize,
         lowest: f64,
+        budget: u64,
     ) -> TractResult<Vec<f64>> {
         let width = table.width;
         let begin = match self.gather {
@@ -145,8 +146,9 @@ impl Kind {
             Gather::Min => f64::INFINITY,
             _ => 0.0,
         };
-        elements(&[rows])?;
-        let mut out = vec![begin; elements(&[rows, width])?];
+        let each = width.saturating_mul(size_of::<f64>()).saturating_add(size_of::<u32>());
+        room_for(&[rows], each, budget)?;
+        let mut out = vec![begin; rows * width];
         let mut counts = vec![0_u32; rows];
         for (at, group) in groups.iter().enumerate() {
             // A negative group is one that is left out.
@@ -192,7 +194,7 @@ mod tests {
 
     fn gathered(op: &str, groups: &[i64], rows: usize) -> Vec<f64> {
         let table = Table { values: &[1.0, -2.0, 3.0, 5.0], width: 1 };
-        Kind::of(op).unwrap().gathered(&table, groups, None, rows, -9.0).unwrap()
+        Kind::of(op).unwrap().gathered(&table, groups, None, rows, -9.0, 1 << 10).unwrap()
     }
 
     #[test]
@@ -212,7 +214,8 @@ mod tests {
     fn a_row_that_is_not_there_is_an_error() {
         let table = Table { values: &[1.0], width: 1 };
         let kind = Kind::of("SparseSegmentSum").unwrap();
-        assert!(kind.gathered(&table, &[0], Some(&[7]), 1, 0.0).is_err());
-        assert!(kind.gathered(&table, &[3], Some(&[0]), 1, 0.0).is_err());
+        assert!(kind.gathered(&table, &[0], Some(&[7]), 1, 0.0, 1 << 10).is_err());
+        assert!(kind.gathered(&table, &[3], Some(&[0]), 1, 0.0, 1 << 10).is_err());
+        assert!(kind.gathered(&table, &[0], Some(&[0]), 1 << 40, 0.0, 1 << 10).is_err());
     }
 }

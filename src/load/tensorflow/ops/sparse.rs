@@ -6,13 +6,10 @@ use super::super::api::{
     dispatch_datum, f16, tract_ndarray, tvec,
 };
 use super::super::graph::Node;
-use super::computed::Computed;
+use super::computed::{Computed, room_for, widest};
 use super::ragged::{integers, size};
 use super::wiring::{Wired, Wiring, first, input, invalid, two};
 use super::{Handler, WiringError};
-
-/// The most elements of a tensor that is made of a sparse or ragged one.
-pub(super) const MAX_ELEMENTS: usize = 1 << 26;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
@@ -109,13 +106,14 @@ fn to_dense(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wired {
     let (values, default) = (input(inputs, 2)?, input(inputs, 3)?);
     let dims = w.sizes(shape)?;
     let (places, shape) = (w.plain(places)?, w.plain(shape)?);
-    let datum = w.datum(values)?;
-    let op = Computed::giving("SparseToDense", tvec!(TypedFact::dt_shape(datum, &*dims)), |inputs| {
+    let (datum, budget) = (w.datum(values)?, w.budget());
+    let op = Computed::giving("SparseToDense", tvec!(TypedFact::dt_shape(datum, &*dims)), move |inputs| {
         let [places, shape, values, default] = inputs else { bail!("four inputs expected") };
         let shape = integers(shape)?.into_iter().map(size).collect::<TractResult<Vec<_>>>()?;
         let places = integers(places)?;
         Ok(tvec!(
-            dispatch_datum!(dense(values.datum_type())(&places, &shape, values, default))?.into_tvalue()
+            dispatch_datum!(dense(values.datum_type())(&places, &shape, values, default, budget))?
+                .into_tvalue()
         ))
     });
     Ok(tvec!(w.one(op, &[places, shape, values, default])?))
@@ -126,12 +124,14 @@ fn dense<T: Datum>(
     shape: &[usize],
     values: &EngineTensor,
     default: &EngineTensor,
+    budget: u64,
 ) -> TractResult<EngineTensor> {
+    let cells = room_for(shape, widest::<T>(default)?, budget)?;
     let plain = values.try_as_plain_ram()?;
     let values = plain.as_slice::<T>()?;
     let plain_default = default.try_as_plain_ram()?;
     let default = plain_default.as_slice::<T>()?.first().cloned().unwrap_or_default();
-    let mut out = vec![default; elements(shape)?];
+    let mut out = vec![default; cells];
     for (entry, place) in places.chunks(shape.len().max(1)).enumerate() {
         let at = flat(place, shape)?;
         let value = values.get(entry).or_else(|| values.first());
@@ -145,9 +145,9 @@ fn dense<T: Datum>(
 /// How many elements a shape has.
 pub(super) fn elements(shape: &[usize]) -> TractResult<usize> {
     let elements = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-    match elements.filter(|n| *n <= MAX_ELEMENTS) {
+    match elements {
         Some(elements) => Ok(elements),
-        None => bail!("a tensor of the shape {shape:?} would be too large"),
+        None => bail!("there is no tensor of the shape {shape:?}"),
     }
 }
 
@@ -178,12 +178,15 @@ fn fill_empty_rows(w: &mut Wiring<'_>, _node: &Node, inputs: &[OutletId]) -> Wir
         TypedFact::dt_shape(bool::datum_type(), std::slice::from_ref(&rows)),
         TypedFact::dt_shape(i64::datum_type(), std::slice::from_ref(&before)),
     );
-    let op = Computed::giving("SparseFillEmptyRows", facts, |inputs| {
+    let budget = w.budget();
+    let op = Computed::giving("SparseFillEmptyRows", facts, move |inputs| {
         let [places, values, shape, default] = inputs else { bail!("four inputs expected") };
         let rank = places.shape().get(1).copied().unwrap_or(0).max(1);
         let rows = size(integers(shape)?.first().copied().unwrap_or(0))?;
         let places = integers(places)?;
-        let mut of_row: Vec<Vec<usize>> = vec![Vec::new(); elements(&[rows])?];
+        let filled = rank * size_of::<i64>() + dispatch_datum!(widest(values.datum_type())(default))?;
+        let listed = size_of::<Vec<usize>>() + 2 * size_of::<(usize, Option<usize>)>();
+        let mut of_row: Vec<Vec<usize>> = vec![Vec::new(); room_for(&[rows], filled + listed, budget)?];
         for (entry, place) in places.chunks(rank).enumerate() {
             let row = flat(place.get(..1).unwrap_or_default(), &[rows])?;
             of_row.get_mut(row).into_iter().for_each(|entries| entries.push(entry));
@@ -290,7 +293,8 @@ fn mat_mul(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
     let rows = w.sizes(shape)?.first().cloned().ok_or_else(|| invalid("the shape is empty"))?;
     let fact = TypedFact::dt_shape(f32::datum_type(), &[rows, w.dim(dense, 1)?][..]);
     let (places, shape) = (w.plain(places)?, w.plain(shape)?);
-    let op = Computed::giving("SparseTensorDenseMatMul", tvec!(fact), |inputs| {
+    let budget = w.budget();
+    let op = Computed::giving("SparseTensorDenseMatMul", tvec!(fact), move |inputs| {
         let [places, values, shape, dense] = inputs else { bail!("four inputs expected") };
         let shape = integers(shape)?.into_iter().map(size).collect::<TractResult<Vec<_>>>()?;
         let ([rows, _], [inner, columns]) = (shape.as_slice(), dense.shape()) else {
@@ -298,7 +302,7 @@ fn mat_mul(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
         };
         let (plain, plain_dense) = (values.try_as_plain_ram()?, dense.try_as_plain_ram()?);
         let (values, dense) = (plain.as_slice::<f32>()?, plain_dense.as_slice::<f32>()?);
-        let mut out = vec![0.0_f32; elements(&[*rows, *columns])?];
+        let mut out = vec![0.0_f32; room_for(&[*rows, *columns], size_of::<f32>(), budget)?];
         for (place, value) in integers(places)?.chunks(2).zip(values) {
             let (row, column) = (flat(place.get(..1).unwrap_or_default(), &[*rows])?, place.get(1));
             let column = flat(&[column.copied().unwrap_or(-1)], &[*inner])?;

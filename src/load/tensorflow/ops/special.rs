@@ -36,6 +36,29 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "Digamma" => |w, _, i| each(w, first(i)?, digamma),
         "Erfinv" => |w, _, i| each(w, first(i)?, inverse_erf),
         "Ndtri" => |w, _, i| each(w, first(i)?, |p| std::f64::consts::SQRT_2 * inverse_erf(2.0 * p - 1.0)),
+        "BesselI0e" => |w, _, i| each(w, first(i)?, |x| scaled_bessel(0.0, x)),
+        "BesselI1e" => |w, _, i| each(w, first(i)?, |x| scaled_bessel(1.0, x)),
+        "NextAfter" => |w, _, i| {
+            let (a, b) = two(i)?;
+            let inputs = w.same(&[a, b])?;
+            let out = w.function(
+                "NextAfter",
+                &inputs,
+                |a, b| match a.partial_cmp(&b) {
+                    Some(std::cmp::Ordering::Less) => a.next_up(),
+                    Some(std::cmp::Ordering::Greater) => a.next_down(),
+                    Some(std::cmp::Ordering::Equal) => b,
+                    None => f32::NAN,
+                },
+                |a, b| match a.partial_cmp(&b) {
+                    Some(std::cmp::Ordering::Less) => a.next_up(),
+                    Some(std::cmp::Ordering::Greater) => a.next_down(),
+                    Some(std::cmp::Ordering::Equal) => b,
+                    None => f64::NAN,
+                },
+            );
+            Ok(tvec!(out?))
+        },
         "FakeQuantWithMinMaxArgs" => |w, n, i| {
             let (low, high) =
                 (n.attributes.float("min").unwrap_or(-6.0), n.attributes.float("max").unwrap_or(6.0));
@@ -106,6 +129,33 @@ fn ln_gamma(x: f64) -> f64 {
     }
     let t = x + 7.5;
     (2.0 * std::f64::consts::PI).ln() / 2.0 + (x + 0.5) * t.ln() - t + sum.ln()
+}
+
+/// The modified Bessel function of the first kind, of order 0 or 1, times `exp(-|x|)`: its series, or from
+/// where that is exact its asymptotic one (Abramowitz and Stegun 9.6.10 and 9.7.1).
+fn scaled_bessel(order: f64, x: f64) -> f64 {
+    let a = x.abs();
+    let sign = if order == 1.0 && x < 0.0 { -1.0 } else { 1.0 };
+    if a.is_nan() || a == f64::INFINITY {
+        return if a.is_nan() { x } else { 0.0 };
+    }
+    if a < 30.0 {
+        let quarter = a * a / 4.0;
+        let mut term = if order == 1.0 { a / 2.0 } else { 1.0 };
+        let mut sum = term;
+        for k in 1..200 {
+            term *= quarter / (f64::from(k) * (f64::from(k) + order));
+            sum += term;
+        }
+        return sign * sum * (-a).exp();
+    }
+    let (mut term, mut sum) = (1.0, 1.0);
+    for k in 1..20 {
+        let odd = 2.0 * f64::from(k) - 1.0;
+        term *= -(4.0 * order * order - odd * odd) / (f64::from(k) * 8.0 * a);
+        sum += term;
+    }
+    sign * sum / (2.0 * std::f64::consts::PI * a).sqrt()
 }
 
 /// The derivative of [`ln_gamma`]: its asymptotic series where that is exact enough.
@@ -253,6 +303,20 @@ mod tests {
         assert!(close(digamma(-0.5), 0.036_489_973_978_576_52));
         assert!(close(inverse_erf(0.5), 0.476_936_276_204_469_9));
         assert!(close(inverse_erf(-0.999), -2.326_753_765_513_525));
+    }
+
+    #[test]
+    fn bessel_functions_are_those_of_tensorflow() {
+        // tf.math.bessel_i0e and bessel_i1e
+        for (x, zero, one) in [
+            (0.0, 1.0, 0.0),
+            (0.5, 0.645_035_270_449_150_2, 0.156_420_803_184_871_6),
+            (-2.0, 0.308_508_322_553_671, -0.215_269_289_248_937_7),
+            (40.0, 0.063_278_279_875_235_34, 0.062_482_229_074_442_06),
+            (-700.0, 0.015_081_295_651_531_355, -0.015_070_519_444_716_844),
+        ] {
+            assert!(close(scaled_bessel(0.0, x), zero) && close(scaled_bessel(1.0, x), one), "{x}");
+        }
     }
 
     #[test]

@@ -208,7 +208,12 @@ fn string_to_number(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wir
 }
 
 fn string_join(w: &mut Wiring<'_>, node: &Node, inputs: &[OutletId]) -> Wired {
-    let separator = node.attributes.text("separator").unwrap_or_default().to_owned();
+    joined(w, node.attributes.text("separator").unwrap_or_default(), inputs)
+}
+
+/// The texts of all inputs one behind the other.
+pub(super) fn joined(w: &mut Wiring<'_>, separator: &str, inputs: &[OutletId]) -> Wired {
+    let separator = separator.to_owned();
     let inputs = w.same(inputs)?;
     let budget = w.budget();
     let op = Computed::new(
