@@ -11,8 +11,10 @@ use crate::scorer::{LiveModel, Provenance};
 use crate::signature::{Dim, Signature, TensorSpec};
 use crate::tensor::{ElementType, Tensor, TensorView};
 
-/// How often a model is run on the loading thread before it goes live.
+/// How often a model is run on the loading thread before it goes live, at most, and for how long it is
+/// run again: a large one reads all its weights each time, at the cost of the threads that score.
 const WARM_UP_RUNS: usize = 3;
+const WARM_UP_TIME: Duration = Duration::from_millis(2);
 
 /// The tolerances of golden samples that do not state their own.
 pub(crate) const RTOL: f64 = 1e-4;
@@ -104,10 +106,7 @@ fn check_samples(model: &dyn Model, document: &serde_json::Value) -> Result<(), 
     let samples =
         Samples::from_json(document.to_string().as_bytes(), signature).map_err(|e| reject(e.to_string()))?;
     let inputs: Vec<TensorView<'_>> = samples.inputs().iter().map(|(_, tensor)| tensor.view()).collect();
-    let mut outputs = Vec::new();
-    for _ in 0..WARM_UP_RUNS {
-        outputs = run(model, &inputs).map_err(reject)?;
-    }
+    let outputs = run_warm(model, &inputs).map_err(reject)?;
     for (name, expected) in samples.outputs() {
         let found = signature.outputs().iter().zip(&outputs).find(|(spec, _)| **spec.name() == **name);
         let Some((_, found)) = found else {
@@ -127,17 +126,28 @@ pub fn warm_up(model: &dyn Model) -> Result<(), Rejection> {
     let specs = model.signature().inputs();
     let Some(zeros) = specs.iter().map(zeros).collect::<Option<Vec<_>>>() else { return Ok(()) };
     let inputs: Vec<TensorView<'_>> = zeros.iter().map(Tensor::view).collect();
-    for _ in 0..WARM_UP_RUNS {
-        if let Err(reason) = run(model, &inputs) {
-            // Where the file leaves a dimension open, 1 may be a size that the model cannot have.
-            if specs.iter().any(has_open_row) {
-                tracing::debug!(reason, "the model does not run on one row of zeros");
-                return Ok(());
-            }
-            return Err(Rejection::new(Stage::WarmUp, reason));
+    match run_warm(model, &inputs) {
+        // Where the file leaves a dimension open, 1 may be a size that the model cannot have.
+        Err(reason) if specs.iter().any(has_open_row) => {
+            tracing::debug!(reason, "the model does not run on one row of zeros");
+            Ok(())
         }
+        Err(reason) => Err(Rejection::new(Stage::WarmUp, reason)),
+        Ok(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// Runs the model until it is warm; what it gave the last time.
+fn run_warm(model: &dyn Model, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, String> {
+    let begin = Instant::now();
+    let mut outputs = run(model, inputs)?;
+    for _ in 1..WARM_UP_RUNS {
+        if begin.elapsed() >= WARM_UP_TIME {
+            break;
+        }
+        outputs = run(model, inputs)?;
+    }
+    Ok(outputs)
 }
 
 /// Runs the model, with a panic as an error.
