@@ -13,8 +13,8 @@ use crate::wire::Record;
 
 /// How long the topic may be silent while it is read.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How soon a scan ahead notices that it is to end, while the topic cannot be read.
-const POLL: Duration = Duration::from_millis(20);
+/// How soon a scan ahead notices that it is to end, while there is nothing to read.
+const POLL: Duration = Duration::from_millis(5);
 
 /// What has been read of one model. It may begin before the session: then little is left to read
 /// once all other publishers are fenced.
@@ -42,19 +42,20 @@ impl Scan {
         &self.history
     }
 
-    /// Reads while `work` is done, on a thread beside it, and at most to the end of the topic. What
-    /// goes wrong is no error here: then all is read again by [`up_to`](Self::up_to), which tells it.
+    /// Reads on while `work` is done, on a thread beside it. What goes wrong is no error here: then all
+    /// is read again by [`up_to`](Self::up_to), which tells it.
     pub(super) fn ahead<T>(&mut self, topic: &dyn Topic, work: impl FnOnce() -> T) -> T {
         let done = AtomicBool::new(false);
         let (result, smooth) = std::thread::scope(|scope| {
             let reading = std::thread::Builder::new().name("modelswap-scan".into());
             let reading = reading.spawn_scoped(scope, || {
-                self.reader = Some(topic.reader().ok()?);
+                if self.reader.is_none() {
+                    self.reader = Some(topic.reader().ok()?);
+                }
                 while !done.load(Ordering::Relaxed) {
                     match self.reader.as_mut()?.next(POLL) {
-                        TopicEvent::CaughtUp => break,
                         TopicEvent::Record(record) => self.observe(&record),
-                        TopicEvent::Idle | TopicEvent::Available => {}
+                        TopicEvent::Idle | TopicEvent::Available | TopicEvent::CaughtUp => {}
                         _ => return None,
                     }
                 }
@@ -85,17 +86,22 @@ impl Scan {
             None => topic.reader()?,
         };
         let mut stopped = Ok(());
-        read(&mut *reader, &mut |event| {
-            let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
-            self.observe(record);
-            stopped = progress(self.bytes);
-            let ahead = |b: &Position| self.next.get(&b.partition).is_none_or(|next| *next <= b.offset);
-            let done = stopped.is_err() || !barriers.iter().any(ahead);
-            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        if !self.is_past(barriers) {
+            read(&mut *reader, &mut |event| {
+                let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
+                self.observe(record);
+                stopped = progress(self.bytes);
+                let done = stopped.is_err() || self.is_past(barriers);
+                if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+        }
         // To close it takes a while, for which nobody waits yet.
         self.reader = Some(reader);
         stopped
+    }
+
+    fn is_past(&self, barriers: &[Position]) -> bool {
+        barriers.iter().all(|b| self.next.get(&b.partition).is_some_and(|next| *next > b.offset))
     }
 
     fn observe(&mut self, record: &Record) {

@@ -40,20 +40,41 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Goes on with a scan that may have begun already.
-    pub(super) fn open(publisher: &'a Publisher, scan: Scan) -> Result<Self, Error> {
-        let (topic, model) = (&publisher.topic, scan.model());
-        let writer = topic.writer(&format!("modelswap-{}-{model}", topic.name()))?;
+    /// Fences all others, and goes on with a scan that may have begun already up to where they were
+    /// fenced.
+    pub(super) fn open(publisher: &'a Publisher, mut scan: Scan) -> Result<Self, Error> {
+        publisher.step(Step::Scan, 0, 0)?;
+        let (topic, model) = (&*publisher.topic, scan.model().clone());
+        let mut session = scan.ahead(topic, || Self::fence(publisher, &model))?;
+        session.scan = scan;
+        session.scan.up_to(topic, &session.barriers, |bytes| publisher.step(Step::Scan, bytes, 0))?;
+        Ok(session)
+    }
+
+    /// Marks the topic as it is now. The end of a partition is no mark for that: it may lie before
+    /// another model's open transaction, and behind that a release of this one. So a record of our
+    /// own is, in each partition.
+    fn fence(publisher: &'a Publisher, model: &ModelName) -> Result<Self, Error> {
+        let topic = &publisher.topic;
+        let mut writer = topic.writer(&format!("modelswap-{}-{model}", topic.name()))?;
+        let partitions = writer.partitions()?;
         let mut session = Self {
             publisher,
             model: model.clone(),
             writer,
-            home: 0,
+            home: partition_of(model.as_str().as_bytes(), partitions),
             barriers: Vec::new(),
-            scan,
+            scan: Scan::new(model),
             uploaded: false,
         };
-        session.catch_up()?;
+        let key = barrier_key(model);
+        session.barriers = session.transaction(|session| {
+            for partition in 0..partitions {
+                // A tombstone could be compacted away before it is read.
+                session.writer.send(partition, key.as_bytes(), Some(Bytes::from_static(b"{}")), &[])?;
+            }
+            Ok(())
+        })?;
         Ok(session)
     }
 
@@ -182,25 +203,6 @@ impl<'a> Session<'a> {
         };
         self.publisher.topic.fetcher()?.fetch(positions, &mut deliver)?;
         Ok(values)
-    }
-
-    /// Marks the topic as it is now, and reads it up to there. The end of a partition is no mark for
-    /// that: it may lie before another model's open transaction, and behind that a release of this
-    /// one. So a record of our own is, in each partition.
-    fn catch_up(&mut self) -> Result<(), Error> {
-        self.publisher.step(Step::Scan, 0, 0)?;
-        let partitions = self.writer.partitions()?;
-        self.home = partition_of(self.model.as_str().as_bytes(), partitions);
-        let key = barrier_key(&self.model);
-        self.barriers = self.transaction(|session| {
-            for partition in 0..partitions {
-                // A tombstone could be compacted away before it is read.
-                session.writer.send(partition, key.as_bytes(), Some(Bytes::from_static(b"{}")), &[])?;
-            }
-            Ok(())
-        })?;
-        self.scan
-            .up_to(&*self.publisher.topic, &self.barriers, |bytes| self.publisher.step(Step::Scan, bytes, 0))
     }
 
     fn prune(&mut self, unneeded: &[(i32, String)]) -> Result<(), Error> {

@@ -46,7 +46,9 @@ const FORCED: &[Forced] = &[
 
 /// Sane defaults of every client.
 const COMMON: &[(&str, &str)] = &[
-    // A broker that is back is noticed within a second, not within ten.
+    // A broker that is back is noticed within a second, not within ten; and the first connection to a
+    // broker that the bootstrap server names waits this long, too.
+    ("reconnect.backoff.ms", "10"),
     ("reconnect.backoff.max.ms", "1000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     // A topic that was deleted is noticed at once, not after 30 s.

@@ -47,6 +47,10 @@ impl Writer {
         };
         // A topic or brokers that are not there are told sooner, and better, than by a coordinator.
         writer.partitions()?;
+        // The first answer names the brokers, and the client then leaves the address that it was given
+        // for theirs. A second one comes from there; without a connection to look for the
+        // coordinator over, the client would sleep for half a second.
+        writer.partitions()?;
         writer.retry(Producer::init_transactions)?;
         Ok(writer)
     }
