@@ -46,9 +46,7 @@ const FORCED: &[Forced] = &[
 
 /// Sane defaults of every client.
 const COMMON: &[(&str, &str)] = &[
-    // A broker that is back is noticed within a second, not within ten; and the first connection to a
-    // broker that the bootstrap server names waits this long, too.
-    ("reconnect.backoff.ms", "10"),
+    // A broker that is back is noticed within a second, not within ten.
     ("reconnect.backoff.max.ms", "1000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     // A topic that was deleted is noticed at once, not after 30 s.
@@ -75,6 +73,9 @@ const PRODUCER: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     // Chunks come as fast as they can be read: waiting for more to batch is of no use.
     ("linger.ms", "0"),
+    // The first connection to the broker that the bootstrap server names waits for this, too. (A reader
+    // that began before its broker was seen to come back 45 s later with it.)
+    ("reconnect.backoff.ms", "10"),
     ("queue.buffering.max.kbytes", "65536"),
     // To publish to a topic that is not there is an error, not the creation of one.
     ("allow.auto.create.topics", "false"),
