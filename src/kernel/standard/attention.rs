@@ -2,6 +2,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
+use super::matmul::{MAX_SINGLE_PRODUCTS, multiplications};
 use super::number::Float;
 use super::strided::stretched;
 use super::support::{Args, Built, FactDims, Facts, Run, fact, float_type, ints, like, op};
@@ -224,6 +225,8 @@ fn attend<T: Float>(
     };
     let keys = before + k.length;
     let sizes = [q.batch, q.heads, q.length, keys];
+    let products = multiplications(sizes.iter().chain([&q.size.saturating_add(v.size)]));
+    cx.time_for(products, MAX_SINGLE_PRODUCTS)?;
     let mask = mask::<T>(args, sizes)?;
     #[allow(clippy::cast_precision_loss, reason = "a size")]
     let scale = settings.scale.map_or_else(|| 1.0 / (q.size as f64).sqrt(), f64::from);

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::matmul::multiplications;
+use super::matmul::{MAX_SINGLE_PRODUCTS, multiplications};
 use super::number::Number;
 use super::strided::{Strides, Walk, dense};
 use super::support::{Args, Built, Dims, Run, fact, first, number_type, one, op};
@@ -13,9 +13,8 @@ use crate::tensor::Tensor;
 /// More factors than anybody writes.
 const MAX_FACTORS: usize = 4;
 
-/// The most products of a run that has an end in time, some seconds of them, and of any: axes that no
-/// two factors share multiply, and what is summed takes no memory that a budget would see.
-const MAX_TRIED: u64 = 1 << 31;
+/// The most products of any run: axes that no two factors share multiply, and what is summed takes no
+/// memory that a budget would see.
 const MAX_PRODUCTS: u64 = 1 << 36;
 
 /// The kernel of the node, or [`BuildError::Unsupported`].
@@ -99,7 +98,10 @@ impl Equation {
             }
         };
         let known = |axis: &Axis| factors.iter().flatten().any(|a| a == axis);
-        if !result.iter().all(|axis| *axis == Axis::Ellipsis || known(axis)) {
+        let fits = |(at, axis): (usize, &Axis)| {
+            (*axis == Axis::Ellipsis || known(axis)) && !result.iter().take(at).any(|before| before == axis)
+        };
+        if !result.iter().enumerate().all(fits) {
             return Err(bad());
         }
         Ok(Self { factors, result })
@@ -166,7 +168,7 @@ fn sum<T: Number>(
         }
     }
     let products = multiplications(&sizes);
-    cx.time_for(products, MAX_TRIED)?;
+    cx.time_for(products, MAX_SINGLE_PRODUCTS)?;
     if products > MAX_PRODUCTS {
         return Err(args.fail("an equation of no more than 2^36 products"));
     }
@@ -224,6 +226,13 @@ mod tests {
         let run = |cx| sum::<f32>(args, &[], &equation, &mut [Tensor::default()], &cx);
         assert!(matches!(run(RunContext::of_trial(1 << 20)), Err(RunError::TooSlow { .. })));
         assert!(matches!(run(RunContext::new(1 << 20)), Err(RunError::Operator { .. })));
+    }
+
+    #[test]
+    fn a_result_names_each_axis_once() {
+        for equation in ["ab->aba", "...a->......a", "ab->ac"] {
+            assert!(Equation::parse(equation).is_err(), "{equation}");
+        }
     }
 
     #[test]

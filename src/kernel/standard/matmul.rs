@@ -141,6 +141,9 @@ fn matmul_facts(inputs: &[Option<Fact>]) -> Facts {
 /// The most multiplications of one product in a run that has an end in time: some seconds of them.
 const MAX_PRODUCTS: u64 = 1 << 36;
 
+/// The same of loops that take them one by one.
+pub(super) const MAX_SINGLE_PRODUCTS: u64 = 1 << 31;
+
 /// How many multiplications axes of these sizes make.
 pub(super) fn multiplications<'a>(sizes: impl IntoIterator<Item = &'a usize>) -> u64 {
     sizes.into_iter().fold(1, |all, size| all.saturating_mul(*size as u64))
