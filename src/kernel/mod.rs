@@ -24,7 +24,7 @@ pub(crate) mod ml;
 mod narrow;
 pub(crate) use narrow::{Direction, Narrow};
 mod per_thread;
-pub(crate) use per_thread::PerThread;
+pub(crate) use per_thread::{Apart, PerThread};
 pub(crate) mod program;
 pub(crate) mod recurrent;
 pub(crate) mod standard;

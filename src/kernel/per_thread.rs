@@ -6,14 +6,20 @@ use thread_local::ThreadLocal;
 
 /// A `T` for each thread.
 #[derive(Debug)]
-pub(crate) struct PerThread<T: Send>(ThreadLocal<RefCell<T>>);
+pub(crate) struct PerThread<T: Send>(ThreadLocal<Apart<RefCell<T>>>);
+
+/// On cache lines of its own, or what one thread writes would slow down another whose own lies beside
+/// it. Two lines, because processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Apart<T>(pub(crate) T);
 
 impl<T: Send> PerThread<T> {
     /// Calls `work` with this thread's `T`, which `make` makes the first time; with another one where
     /// it is in use further up this thread's stack. A panic leaves it as it is then.
     #[inline]
     pub(crate) fn with<R>(&self, make: impl Fn() -> T, work: impl FnOnce(&mut T) -> R) -> R {
-        match self.0.get_or(|| RefCell::new(make())).try_borrow_mut() {
+        match self.0.get_or(|| Apart(RefCell::new(make()))).0.try_borrow_mut() {
             Ok(mut own) => work(&mut own),
             Err(_) => work(&mut make()),
         }

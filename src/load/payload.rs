@@ -54,7 +54,7 @@ impl Payload {
     }
 
     /// The next `n` bytes, which are consumed; nothing is copied. Fewer where there are not as many.
-    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    #[cfg(feature = "tensorflow")]
     pub(crate) fn split_to(&mut self, n: usize) -> Self {
         let mut pieces = Vec::new();
         let mut left = n.min(self.len);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(payload.into_bytes(), "ef");
     }
 
-    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    #[cfg(feature = "tensorflow")]
     #[test]
     fn a_part_is_taken_out_without_a_copy() {
         let mut payload = Payload::from_chunks(["ab", "cde", "f"].map(Bytes::from));

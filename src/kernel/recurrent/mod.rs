@@ -16,7 +16,7 @@ use thread_local::ThreadLocal;
 use self::activation::Activation;
 use self::cell::{Cell, Rules, States};
 use self::parameters::Parameters;
-use super::{BuildError, Fact, FactDim, Kernel, Node, RunContext};
+use super::{Apart, BuildError, Fact, FactDim, Kernel, Node, RunContext};
 use crate::load::RunError;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
@@ -91,7 +91,7 @@ struct Recurrent {
     rounds_state: bool,
     /// Of each direction; `None` where the weights come with each run.
     packed: Option<Vec<Parameters>>,
-    scratch: ThreadLocal<RefCell<Scratch>>,
+    scratch: ThreadLocal<Apart<RefCell<Scratch>>>,
 }
 
 const OPERATOR: &str = "a recurrent layer";
@@ -203,7 +203,7 @@ impl Recurrent {
         outputs: &mut Outputs<'_>,
     ) -> Result<(), RunError> {
         let Scratch { projected, states, before } =
-            &mut *self.scratch.get_or_default().try_borrow_mut().map_err(|_| {
+            &mut *self.scratch.get_or_default().0.try_borrow_mut().map_err(|_| {
                 // A kernel does not call itself.
                 refuse("one run at a time in a thread")
             })?;

@@ -16,6 +16,7 @@ use super::api::{
 use super::convert::{engine_error, engine_text};
 use super::meter::{Meter, Reads};
 use super::windows;
+use crate::kernel::Apart;
 use crate::load::{LoadError, RunError, panic_text};
 
 /// A network in the form that runs, with one state for each thread that has run it.
@@ -24,7 +25,7 @@ use crate::load::{LoadError, RunError, panic_text};
 /// keep an old model alive.
 pub(in crate::load) struct Plan {
     plan: Arc<TypedSimplePlan>,
-    states: ThreadLocal<RefCell<Option<TypedSimpleState>>>,
+    states: ThreadLocal<Apart<RefCell<Option<TypedSimpleState>>>>,
     const_bytes: usize,
     reads: Reads,
     /// True where the shapes of the inputs tell those of all tensors of a run.
@@ -61,7 +62,7 @@ impl Plan {
     /// Runs once. After an error or a panic of the engine this thread gets a fresh state, because
     /// one that has seen a bad input stays poisoned.
     pub(in crate::load) fn run(&self, inputs: TVec<TValue>, watch: Watch) -> Result<TVec<TValue>, RunError> {
-        let cell = self.states.get_or_default();
+        let Apart(cell) = self.states.get_or_default();
         // A state that is in use further up this thread's stack stays there; this call makes its own.
         let mut kept = cell.try_borrow_mut().ok().and_then(|mut slot| slot.take());
         let current = Cell::new(0);
