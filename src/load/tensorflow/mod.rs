@@ -137,10 +137,17 @@ impl Loader for Text {
         caught(|| {
             let bytes = payload.into_bytes();
             let graph = match text_format::kind(&bytes) {
-                Some(text_format::Kind::SavedModel) => {
-                    saved_model::build(text_format::saved_model(&bytes)?, Vec::new(), &NoFiles, options)?
-                }
-                _ => frozen::build(text_format::graph_def(&bytes)?, Contents::new(), options)?,
+                Some(text_format::Kind::SavedModel) => saved_model::build(
+                    text_format::saved_model(&bytes, options.memory_budget)?,
+                    Vec::new(),
+                    &NoFiles,
+                    options,
+                )?,
+                _ => frozen::build(
+                    text_format::graph_def(&bytes, options.memory_budget)?,
+                    Contents::new(),
+                    options,
+                )?,
             };
             network::load(graph, options)
         })

@@ -28,7 +28,7 @@ pub(super) fn read(files: &dyn Files, options: &LoadOptions) -> Result<Graph, Lo
         protobuf::check(&file, &weight::SAVED_MODEL, options.memory_budget)?;
         pieces::saved_model(file)?
     } else if let Some(file) = files.take("saved_model.pbtxt")? {
-        (text_format::saved_model(&file.into_bytes())?, Vec::new())
+        (text_format::saved_model(&file.into_bytes(), options.memory_budget)?, Vec::new())
     } else {
         let names = files.names().join(", ");
         let found = if names.is_empty() { names } else { format!("; there is: {names}") };

@@ -10,6 +10,10 @@ use crate::load::LoadError;
 /// The deepest nesting of messages; TensorFlow's own are some twenty deep.
 const MAX_DEPTH: usize = 100;
 
+/// About what a message with a few fields takes while it is read: once as the text describes it, and
+/// once as what it is.
+const MESSAGE_BYTES: u64 = 1024;
+
 /// What a text describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -34,18 +38,18 @@ pub(super) fn kind(head: &[u8]) -> Option<Kind> {
 }
 
 /// Reads a GraphDef.
-pub(super) fn graph_def(text: &[u8]) -> Result<GraphDef, LoadError> {
-    read(text, "GraphDef")
+pub(super) fn graph_def(text: &[u8], budget: u64) -> Result<GraphDef, LoadError> {
+    read(text, "GraphDef", budget)
 }
 
 /// Reads a SavedModel.
-pub(super) fn saved_model(text: &[u8]) -> Result<SavedModel, LoadError> {
-    read(text, "SavedModel")
+pub(super) fn saved_model(text: &[u8], budget: u64) -> Result<SavedModel, LoadError> {
+    read(text, "SavedModel", budget)
 }
 
-fn read<M: Message + Default>(text: &[u8], name: &str) -> Result<M, LoadError> {
+fn read<M: Message + Default>(text: &[u8], name: &str, budget: u64) -> Result<M, LoadError> {
     let text = std::str::from_utf8(text).map_err(|e| malformed(format!("the text is not UTF-8: {e}")))?;
-    let text = without_ignored(text)?;
+    let text = without_ignored(text, budget)?;
     let message = DynamicMessage::parse_text_format(schema::message(name)?, &text)
         .map_err(|e| malformed(format!("{name} in text form: {e}")))?;
     drop(text);
@@ -53,9 +57,10 @@ fn read<M: Message + Default>(text: &[u8], name: &str) -> Result<M, LoadError> {
 }
 
 /// The text without the fields of [`schema::IGNORED`], and checked for its nesting before a parser
-/// that recurses sees it.
-fn without_ignored(text: &str) -> Result<String, LoadError> {
+/// that recurses sees it, and for the messages in it before they are made.
+fn without_ignored(text: &str, budget: u64) -> Result<String, LoadError> {
     let mut kept = String::with_capacity(text.len());
+    let mut needed = text.len() as u64;
     let mut depth = 0_usize;
     // The depth at which what is left out began.
     let mut skipped: Option<usize> = None;
@@ -65,6 +70,12 @@ fn without_ignored(text: &str) -> Result<String, LoadError> {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(malformed(format!("the text is nested more than {MAX_DEPTH} deep")));
+                }
+                if skipped.is_none() && token != "[" {
+                    needed = needed.saturating_add(MESSAGE_BYTES);
+                }
+                if needed > budget {
+                    return Err(LoadError::OverBudget { what: "the text".to_owned(), needed, budget });
                 }
             }
             "}" | ">" | "]" => {
@@ -135,7 +146,7 @@ mod tests {
         let text = r#"node { name: "a } \" {" op: "NoOp" experimental_debug_info { original_node_names: "}" }
             attr { key: "T" value { type: DT_FLOAT } } attr { key: "k" value { list { i: 1 i: -2 } } } }
             versions { producer: 27 }"#;
-        let graph = graph_def(text.as_bytes()).unwrap();
+        let graph = graph_def(text.as_bytes(), 1 << 20).unwrap();
         assert_eq!(graph.node.len(), 1);
         assert_eq!(graph.node[0].name, "a } \" {");
         assert_eq!(graph.node[0].attr.len(), 2);
@@ -145,8 +156,16 @@ mod tests {
     #[test]
     fn text_that_is_nested_without_end_is_refused() {
         let text = "node { attr { ".repeat(10_000);
-        assert!(graph_def(text.as_bytes()).is_err());
-        assert!(graph_def(b"node { nonsense: 3 }").is_err());
-        assert!(graph_def(b"node { } }").is_err());
+        assert!(graph_def(text.as_bytes(), 1 << 30).is_err());
+        assert!(graph_def(b"node { nonsense: 3 }", 1 << 20).is_err());
+        assert!(graph_def(b"node { } }", 1 << 20).is_err());
+    }
+
+    #[test]
+    fn a_text_of_more_messages_than_the_budget_holds_is_not_read() {
+        let text = "node { name: 'n' op: 'NoOp' }\n".repeat(1000);
+        assert_eq!(graph_def(text.as_bytes(), 2 << 20).unwrap().node.len(), 1000);
+        let refused = graph_def(text.as_bytes(), 1 << 20);
+        assert!(matches!(refused, Err(LoadError::OverBudget { budget: 0x10_0000, .. })), "{refused:?}");
     }
 }

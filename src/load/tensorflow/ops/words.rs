@@ -17,12 +17,16 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "StringSplitV2" => |w, n, i| {
             let separator = super::regex::constant(w, input(i, 1)?)?;
             let most = n.attributes.int("maxsplit").unwrap_or(-1);
-            split(w, first(i)?, move |text| split_like_python(text, &separator, most))
+            split(w, first(i)?, move |text| Some(split_like_python(text, &separator, most)))
         },
         "StringSplit" => |w, n, i| {
             let delimiter = super::regex::constant(w, input(i, 1)?)?;
             let skip = n.attributes.bool("skip_empty").unwrap_or(true);
-            split(w, first(i)?, move |text| split_at_any(text, &delimiter, skip))
+            split(w, first(i)?, move |text| {
+                // The bytes of a character are no texts.
+                let is_whole = !delimiter.is_empty() || text.is_ascii();
+                is_whole.then(|| split_at_any(text, &delimiter, skip))
+            })
         },
         "StringNGrams" => n_grams,
         "UnicodeDecode" => unicode_decode,
@@ -32,10 +36,11 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 }
 
 /// The words of each text: where each is, the words, and the size of the table that they would fill.
+/// `words` gives none where they are not texts.
 fn split(
     w: &mut Wiring<'_>,
     x: OutletId,
-    words: impl Fn(&str) -> Vec<&str> + Send + Sync + 'static,
+    words: impl Fn(&str) -> Option<Vec<&str>> + Send + Sync + 'static,
 ) -> Wired {
     let [rows] = &*w.dims(x)? else { return Err(invalid("a list of strings expected")) };
     let (count, longest) = (w.open_size(), w.open_size());
@@ -48,7 +53,7 @@ fn split(
         let [x] = values else { bail!("one input expected") };
         let (mut places, mut found, mut longest) = (Vec::new(), Vec::new(), 0);
         for (row, text) in (0_i64..).zip(x.try_as_plain_ram()?.as_slice::<String>()?) {
-            let words = words(text);
+            let Some(words) = words(text) else { bail!("a text of ASCII expected to be split into bytes") };
             longest = longest.max(words.len());
             for (column, word) in (0_i64..).zip(words) {
                 places.extend([row, column]);
