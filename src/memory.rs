@@ -4,6 +4,9 @@
 //! as the model, for as long as the process lives. These pieces come from the system and go back to
 //! it one by one.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+
 use bytes::{Bytes, BytesMut};
 use memmap2::{MmapMut, MmapOptions};
 
@@ -38,6 +41,22 @@ pub(crate) fn filled<E>(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize
     })
 }
 
+/// The next bytes of a file, fewer than `len` only at its end.
+pub(crate) fn read(file: &mut File, len: usize) -> io::Result<Bytes> {
+    filled(len, |piece| {
+        let mut filled = 0;
+        while let Some(free) = piece.get_mut(filled..).filter(|free| !free.is_empty()) {
+            match file.read(free) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    })
+}
+
 /// A vector of zeros, untouched.
 pub(crate) fn zeroed<T: Clone>(zero: T, len: usize) -> Vec<T> {
     reserved(len, |capacity| vec![zero; capacity])
@@ -45,7 +64,7 @@ pub(crate) fn zeroed<T: Clone>(zero: T, len: usize) -> Vec<T> {
 
 /// From so many bytes on, what is read again and again lies in large pages: with small ones the
 /// processor's list of pages is too short for it, and reading takes a third longer.
-const HUGE: usize = 4 << 20;
+pub(crate) const HUGE: usize = 4 << 20;
 
 /// Zeroed bytes of the system's, untouched, in large pages where it has them; `None` where they are
 /// few or there are none.

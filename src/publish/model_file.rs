@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
@@ -185,28 +185,13 @@ impl Iterator for Chunks<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let chunk = match &mut self.reader {
             Reader::Payload(payload) => payload.copy_to_bytes(payload.len().min(CHUNK_BYTES)),
-            Reader::File(file) => match read_chunk(file) {
+            Reader::File(file) => match memory::read(file, CHUNK_BYTES) {
                 Ok(chunk) => chunk,
                 Err(error) => return Some(Err(self.file.error(error))),
             },
         };
         (!chunk.is_empty()).then_some(Ok(chunk))
     }
-}
-
-fn read_chunk(file: &mut File) -> io::Result<Bytes> {
-    memory::filled(CHUNK_BYTES, |chunk| {
-        let mut filled = 0;
-        while let Some(free) = chunk.get_mut(filled..).filter(|free| !free.is_empty()) {
-            match file.read(free) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
-    })
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ fn read(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
     use crate::topic::{MemoryTopic, RecordFetcher, TopicWriter};
@@ -198,19 +198,23 @@ mod tests {
         }
     }
 
+    fn five_records() -> (MemoryTopic, Told, Receiver<TopicEvent>) {
+        let topic = MemoryTopic::new("models", 1);
+        for _ in 0..5 {
+            topic.append(b"fraud", Some("model".into()), &[]);
+        }
+        let (sender, events) = channel();
+        (topic.clone(), Told(topic, sender), events)
+    }
+
     fn barriers(topic: &MemoryTopic) -> Vec<Position> {
         vec![topic.append(b"fraud/barrier", Some("{}".into()), &[])]
     }
 
     #[test]
     fn what_was_read_ahead_is_not_read_again() {
-        let topic = MemoryTopic::new("models", 1);
-        for _ in 0..5 {
-            topic.append(b"fraud", Some("model".into()), &[]);
-        }
-        let (sender, events) = channel();
+        let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
-        let told = Told(topic.clone(), sender);
         let answer = scan.ahead(&told, || events.iter().find(|event| *event == TopicEvent::CaughtUp));
         assert_eq!(answer, Some(TopicEvent::CaughtUp));
         let mut seen = Vec::new();
@@ -224,13 +228,8 @@ mod tests {
 
     #[test]
     fn a_topic_that_fails_meanwhile_is_read_from_its_beginning_after() {
-        let topic = MemoryTopic::new("models", 1);
-        for _ in 0..5 {
-            topic.append(b"fraud", Some("model".into()), &[]);
-        }
-        let (sender, events) = channel();
+        let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
-        let told = Told(topic.clone(), sender);
         topic.set_fault(Some(TopicError::unavailable("no broker")));
         scan.ahead(&told, || events.iter().find(|event| matches!(event, TopicEvent::Unavailable(_))));
         topic.set_fault(None);

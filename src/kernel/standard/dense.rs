@@ -11,6 +11,7 @@ use super::support::{Args, Dims, Facts, Run, like};
 use super::tile::PANEL;
 use crate::kernel::aligned::Aligned;
 use crate::kernel::{BuildError, Fact, FactDim, Kernel, RunContext};
+use crate::memory;
 use crate::tensor::{ElementType, Tensor, TensorView};
 
 /// With so few columns each is a sum along the row, not a part of a panel.
@@ -22,7 +23,7 @@ const BLOCK_ROWS: usize = 2048;
 /// From so many weights on they lie in large pages, which are there in full as soon as one number is
 /// written. So they are laid out in this many blocks or more, one after the other, and what a block
 /// takes is all that the layer is larger meanwhile.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = memory::HUGE / size_of::<f32>();
 const BLOCKS: usize = 8;
 /// Fewer rows would make little of what is read of a panel.
 const SHORTEST: usize = 128;

@@ -51,6 +51,9 @@ pub(crate) struct LayerForm {
 }
 
 impl LayerForm {
+    /// From this many weights on, a layer in a graph that tract runs is taken out of it.
+    pub(crate) const LARGE: usize = 1 << 16;
+
     /// The layer that a node is; `None` where it is none.
     pub(crate) fn of(node: &NodeParts, inputs: &[Given<'_>]) -> Result<Option<Self>, BuildError> {
         if node.operator == "MatMul" {

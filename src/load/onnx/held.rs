@@ -87,17 +87,9 @@ fn int(name: &str, value: i32) -> AttributeProto {
 
 #[cfg(test)]
 mod tests {
+    use super::super::proto::node;
     use super::*;
     use crate::load::tensor_proto::TensorProto;
-
-    fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-        NodeProto {
-            op_type: operator.into(),
-            input: inputs.iter().map(ToString::to_string).collect(),
-            output: outputs.iter().map(ToString::to_string).collect(),
-            ..NodeProto::default()
-        }
-    }
 
     #[test]
     fn what_follows_from_the_type_of_an_input_is_stated() {

@@ -7,9 +7,6 @@ use crate::kernel::Kernel;
 use crate::kernel::program::{GraphParts, NodeParts};
 use crate::kernel::standard::matmul::{Given, LayerForm};
 
-/// From this many weights on a layer is taken.
-const LARGE: usize = 1 << 16;
-
 /// Takes the weights of large layers out of the constants; answers the layers by the positions of
 /// their nodes.
 pub(super) fn take(parts: &mut GraphParts) -> HashMap<usize, Box<dyn Kernel>> {
@@ -31,7 +28,7 @@ pub(super) fn take(parts: &mut GraphParts) -> HashMap<usize, Box<dyn Kernel>> {
         else {
             continue;
         };
-        let is_large = constant(name).is_some_and(|weights| weights.shape().elements() >= LARGE);
+        let is_large = constant(name).is_some_and(|weights| weights.shape().elements() >= LayerForm::LARGE);
         if !is_large || reads.get(name) != Some(&1) {
             continue;
         }

@@ -201,6 +201,17 @@ pub(super) enum DimensionValue {
     Symbol(String),
 }
 
+/// A node of ONNX's own domain without attributes.
+#[cfg(test)]
+pub(super) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: operator.into(),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: outputs.iter().map(ToString::to_string).collect(),
+        ..NodeProto::default()
+    }
+}
+
 /// What a [`ModelProto`] takes in memory; see [`crate::load::protobuf`].
 pub(super) static MODEL: Schema = Schema {
     bytes: size_of::<ModelProto>(),

@@ -73,18 +73,7 @@ impl Files for Directory {
 fn pieces_of(mut file: File) -> io::Result<Payload> {
     let mut pieces = Vec::new();
     loop {
-        let piece = memory::filled(PIECE, |to| {
-            let mut filled = 0;
-            while let Some(rest) = to.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                match file.read(rest) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(filled)
-        })?;
+        let piece = memory::read(&mut file, PIECE)?;
         if piece.is_empty() {
             return Ok(Payload::from_chunks(pieces));
         }

@@ -10,13 +10,14 @@ use super::api::{Datum, DatumType, EngineTensor, f16, tract_ndarray};
 use super::constants::datum_type;
 use super::graph::{Content, Graph};
 use super::malformed;
+use crate::kernel::standard::matmul::LayerForm;
 use crate::load::tract::convert::to_engine;
 use crate::load::{LoadError, Payload};
 use crate::memory;
 use crate::tensor::Tensor;
 
 /// From this many elements on floats are weights that a layer may take over.
-const LARGE: usize = 1 << 16;
+const LARGE: usize = LayerForm::LARGE;
 
 /// A value, shared by what reads it.
 #[derive(Clone, Debug)]

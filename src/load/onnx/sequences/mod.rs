@@ -74,19 +74,10 @@ type Sequences = HashMap<String, Sequence>;
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::{AttributeProto, OperatorSetId, ValueInfoProto};
+    use super::super::proto::{AttributeProto, OperatorSetId, ValueInfoProto, node};
     use super::*;
     use crate::load::tensor_proto::TensorProto;
     use crate::tensor::Tensor;
-
-    fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-        NodeProto {
-            op_type: operator.into(),
-            input: inputs.iter().map(ToString::to_string).collect(),
-            output: outputs.iter().map(ToString::to_string).collect(),
-            ..NodeProto::default()
-        }
-    }
 
     fn with(mut node: NodeProto, name: &str, value: i64) -> NodeProto {
         node.attribute.push(AttributeProto { name: name.into(), i: value, r#type: 2, ..Default::default() });
