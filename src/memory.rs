@@ -79,7 +79,6 @@ pub(crate) fn in_large_pages(len: usize) -> Option<MmapMut> {
 }
 
 /// A vector with room for so many elements, to be filled.
-#[cfg(any(feature = "onnx", feature = "tensorflow"))]
 pub(crate) fn with_capacity<T>(len: usize) -> Vec<T> {
     reserved(len, Vec::with_capacity)
 }
@@ -131,7 +130,6 @@ mod tests {
             let zeros = zeroed(0_u64, len);
             assert_eq!((zeros.len(), zeros.capacity()), (len, len));
             assert!(zeros.iter().all(|zero| *zero == 0));
-            #[cfg(any(feature = "onnx", feature = "tensorflow"))]
             assert!((len..len + 8).contains(&with_capacity::<u64>(len).capacity()));
         }
     }

@@ -83,7 +83,7 @@ impl Program {
             for slot in step.outputs() {
                 let slots = scratch.slots.get(*slot).zip(scratch.bytes.get_mut(*slot));
                 let Some((tensor, bytes)) = slots else { continue };
-                let before = std::mem::replace(bytes, self::bytes(tensor.view()) as u64);
+                let before = std::mem::replace(bytes, self::bytes(tensor) as u64);
                 held = held.saturating_sub(before).saturating_add(*bytes);
             }
             if held > cx.max_tensor_bytes.saturating_mul(4) {
@@ -157,7 +157,7 @@ impl Program {
 
     /// The bytes that constants and kernels take.
     pub(crate) fn memory(&self) -> usize {
-        let constants: usize = self.constants.iter().map(|c| bytes(c.view())).sum();
+        let constants: usize = self.constants.iter().map(bytes).sum();
         let kernels: usize = self.steps.iter().map(Step::memory).sum();
         constants + kernels
     }
@@ -191,12 +191,9 @@ pub(crate) fn copy(from: TensorView<'_>, to: &mut Tensor) {
 }
 
 /// The bytes that the elements take.
-pub(crate) fn bytes(tensor: TensorView<'_>) -> usize {
+pub(crate) fn bytes(tensor: &Tensor) -> usize {
     let each = element_bytes(tensor.element_type());
-    let text = match tensor.data() {
-        DataView::String(values) => values.iter().map(String::capacity).sum(),
-        _ => 0,
-    };
+    let text = tensor.values::<String>().unwrap_or(&[]).iter().map(String::capacity).sum::<usize>();
     tensor.shape().elements() * each + text
 }
 

@@ -66,6 +66,45 @@ impl Payload {
         Self::from_chunks(pieces)
     }
 
+    /// The bytes from `at` on, which are taken out; nothing is copied.
+    pub(crate) fn split_off(&mut self, at: usize) -> Self {
+        let mut tail = Self::default();
+        while self.len > at
+            && let Some(mut last) = self.chunks.pop_back()
+        {
+            let kept = last.len() - last.len().min(self.len - at);
+            let piece = last.split_off(kept);
+            (self.len, tail.len) = (self.len - piece.len(), tail.len + piece.len());
+            tail.chunks.push_front(piece);
+            if !last.is_empty() {
+                self.chunks.push_back(last);
+            }
+        }
+        tail
+    }
+
+    /// Adds the elements that the bytes are to a list; each chunk is freed as it has been read. Bytes
+    /// that are no whole element are left out.
+    pub(crate) fn decode_into<T, const N: usize>(
+        mut self,
+        values: &mut Vec<T>,
+        from_bytes: impl Fn([u8; N]) -> T,
+    ) {
+        while self.has_remaining() {
+            let (whole, rest) = self.chunk().as_chunks::<N>();
+            values.extend(whole.iter().map(|bytes| from_bytes(*bytes)));
+            let (read, is_split) = (whole.len() * N, !rest.is_empty());
+            self.advance(read);
+            if is_split {
+                let mut bytes = [0; N];
+                if self.try_copy_to_slice(&mut bytes).is_err() {
+                    return;
+                }
+                values.push(from_bytes(bytes));
+            }
+        }
+    }
+
     /// All bytes in one piece. A payload of a single chunk is not copied; of several, each is
     /// freed as it has been copied.
     #[must_use]
@@ -185,6 +224,28 @@ mod tests {
         assert_eq!(part.chunks().map(Bytes::len).collect::<Vec<_>>(), [2, 2]);
         assert_eq!((part.into_bytes(), payload.len()), (Bytes::from("abcd"), 2));
         assert_eq!(payload.split_to(9).into_bytes(), "ef");
+    }
+
+    #[test]
+    fn the_end_is_taken_off_across_chunks() {
+        let mut payload = Payload::from_chunks(["ab", "cde", "f"].map(Bytes::from));
+        assert_eq!(payload.split_off(6), Payload::default());
+        assert_eq!(payload.split_off(3).into_bytes(), "def");
+        assert_eq!(payload.split_off(2).into_bytes(), "c");
+        assert_eq!((payload.len(), payload.chunks().count()), (2, 1));
+        assert_eq!((payload.split_off(0).into_bytes(), payload.len()), (Bytes::from("ab"), 0));
+        assert_eq!(payload.split_off(0), Payload::default());
+    }
+
+    #[test]
+    fn elements_are_decoded_whatever_the_chunks() {
+        let bytes: Vec<u8> = (0_u16..100).flat_map(u16::to_le_bytes).collect();
+        for size in [1, 2, 3, 200] {
+            let mut numbers = Vec::new();
+            let payload = Payload::from_chunks(bytes.chunks(size).map(Bytes::copy_from_slice));
+            payload.decode_into(&mut numbers, u16::from_le_bytes);
+            assert!(numbers.into_iter().eq(0..100), "chunks of {size}");
+        }
     }
 
     #[test]

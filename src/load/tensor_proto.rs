@@ -10,7 +10,7 @@ use crate::load::protobuf::{Field, Schema};
 use crate::tensor::{ElementType, Shape, Tensor};
 
 mod elements;
-use elements::{bfloat_to_f32, half_to_f32, halves, narrow, numbers};
+use elements::{bfloat_to_f32, floats, half_to_f32, halves, narrow, numbers};
 
 /// A tensor as ONNX writes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -287,7 +287,7 @@ impl TensorProto {
             FLOAT16 => halves(shape, raw, &self.int32_data, half_to_f32),
             BFLOAT16 => halves(shape, raw, &self.int32_data, bfloat_to_f32),
             other => match element_type(other) {
-                Some(ElementType::F32) => numbers(shape, raw, f32::from_le_bytes, || self.float_data),
+                Some(ElementType::F32) => floats(shape, raw, || self.float_data),
                 Some(ElementType::F64) => numbers(shape, raw, f64::from_le_bytes, || self.double_data),
                 Some(ElementType::I64) => numbers(shape, raw, i64::from_le_bytes, || self.int64_data),
                 Some(ElementType::U64) => numbers(shape, raw, u64::from_le_bytes, || self.uint64_data),

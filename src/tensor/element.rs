@@ -1,6 +1,9 @@
 //! What a tensor can hold.
 
+use std::any::Any;
 use std::fmt;
+
+use super::undecoded::Undecoded;
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,9 +92,13 @@ macro_rules! elements {
     ($($variant:ident $type:ty),* $(,)?) => {
         /// Owned elements. An implementation detail that [`Element`] has to name.
         #[doc(hidden)]
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug)]
         #[allow(missing_docs, clippy::exhaustive_enums)]
-        pub enum Data { $($variant(Vec<$type>)),* }
+        pub enum Data {
+            $($variant(Vec<$type>),)*
+            /// Many `f32` of a file.
+            Undecoded(Box<Undecoded>),
+        }
 
         /// Borrowed elements, by type.
         #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,20 +109,41 @@ macro_rules! elements {
 
         impl Data {
             pub(super) fn element_type(&self) -> ElementType {
-                match self { $(Self::$variant(_) => ElementType::$variant),* }
+                match self {
+                    $(Self::$variant(_) => ElementType::$variant,)*
+                    Self::Undecoded(_) => ElementType::F32,
+                }
             }
             pub(super) fn as_view(&self) -> DataView<'_> {
-                match self { $(Self::$variant(v) => DataView::$variant(v)),* }
+                match self {
+                    $(Self::$variant(v) => DataView::$variant(v),)*
+                    Self::Undecoded(v) => DataView::F32(v.values()),
+                }
             }
             /// Adds elements, which have to be of the same type.
             pub(super) fn extend(&mut self, more: DataView<'_>) {
+                self.decode();
                 match (self, more) {
                     $((Self::$variant(v), DataView::$variant(more)) => v.extend_from_slice(more),)*
                     _ => debug_assert!(false, "elements of another type"),
                 }
             }
             pub(super) fn clear(&mut self) {
-                match self { $(Self::$variant(v) => v.clear()),* }
+                match self {
+                    $(Self::$variant(v) => v.clear(),)*
+                    Self::Undecoded(_) => *self = Self::F32(Vec::new()),
+                }
+            }
+            pub(super) fn decode(&mut self) {
+                if let Self::Undecoded(v) = self {
+                    *self = Self::F32(std::mem::take(&mut **v).into_values());
+                }
+            }
+        }
+
+        impl PartialEq for Data {
+            fn eq(&self, other: &Self) -> bool {
+                self.as_view() == other.as_view()
             }
         }
 
@@ -149,9 +177,16 @@ macro_rules! elements {
                 const TYPE: ElementType = ElementType::$variant;
                 fn wrap(values: Vec<Self>) -> Data { Data::$variant(values) }
                 fn peek(data: &Data) -> Option<&Vec<Self>> {
-                    match data { Data::$variant(v) => Some(v), _ => None }
+                    match data {
+                        Data::$variant(v) => Some(v),
+                        Data::Undecoded(v) if Self::TYPE == ElementType::F32 => {
+                            (v.values() as &dyn Any).downcast_ref()
+                        }
+                        _ => None,
+                    }
                 }
                 fn peek_mut(data: &mut Data) -> Option<&mut Vec<Self>> {
+                    data.decode();
                     match data { Data::$variant(v) => Some(v), _ => None }
                 }
                 fn view(values: &[Self]) -> DataView<'_> { DataView::$variant(values) }

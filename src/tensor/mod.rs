@@ -5,8 +5,11 @@
 
 use std::fmt;
 
+use crate::load::Payload;
+
 mod element;
 mod shape;
+mod undecoded;
 mod view;
 
 use element::Data;
@@ -61,6 +64,29 @@ impl Tensor {
     #[must_use]
     pub fn column<T: Element>(values: Vec<T>) -> Self {
         Self { shape: Shape::matrix(values.len(), 1), data: T::wrap(values) }
+    }
+
+    /// A tensor of `f32` that are decoded from their bytes in a file when they are first needed. `None`
+    /// where the bytes are not those of as many numbers.
+    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    pub(crate) fn undecoded(shape: Shape, bytes: Payload) -> Option<Self> {
+        let fits = shape.elements().checked_mul(size_of::<f32>()) == Some(bytes.len());
+        fits.then(|| Self { shape, data: Data::Undecoded(Box::new(undecoded::Undecoded::new(bytes))) })
+    }
+
+    /// The bytes of a tensor that was not decoded yet, or else the tensor.
+    pub(crate) fn into_undecoded(self) -> Result<Payload, Self> {
+        match self.data {
+            Data::Undecoded(data) => {
+                data.into_bytes().map_err(|values| Self { shape: self.shape, data: Data::F32(values) })
+            }
+            _ => Err(self),
+        }
+    }
+
+    /// Decodes the elements where they are not yet, so that nobody waits for it later.
+    pub(crate) fn decode(&mut self) {
+        self.data.decode();
     }
 
     /// The type of the elements.

@@ -27,7 +27,7 @@ impl Draft {
             .iter()
             .map(|input| match input {
                 None => Some(None),
-                Some(_) => Some(Some(self.constant(*input)?.view())),
+                Some(_) => Some(Some(self.constant(*input)?.as_ref())),
             })
             .collect::<Option<_>>()?;
         let mut outputs = vec![Tensor::default(); node.outputs.len()];
@@ -35,15 +35,16 @@ impl Draft {
         let is_value = node.is("Constant");
         let share = if moves(node) { MOVES } else { 1 };
         let left = (MAX_FOLDED - self.folded).saturating_mul(share);
-        let read: usize = given.iter().flatten().map(|t| bytes(*t)).sum();
+        let read: usize = given.iter().flatten().copied().map(bytes).sum();
         if read > left {
             return None;
         }
+        let given: Vec<_> = given.into_iter().map(|tensor| tensor.map(Tensor::view)).collect();
         let cx = if is_value { RunContext::default() } else { RunContext::of_trial(left as u64) };
         // What cannot be computed now may be in a branch that is never taken: it fails when it runs.
         kernel.run(&given, &mut outputs, &cx).ok()?;
         if !is_value {
-            let written: usize = outputs.iter().map(|t| bytes(t.view())).sum();
+            let written: usize = outputs.iter().map(bytes).sum();
             self.folded = MAX_FOLDED.min(self.folded + (read + written) / share);
         }
         Some(outputs)

@@ -97,7 +97,9 @@ impl Layout {
         let outputs = outputs.collect();
         let constants = self.constants.iter().filter_map(|value| {
             let tensor = values.get_mut(*value)?.take()?.constant?;
-            Some(Arc::try_unwrap(tensor).unwrap_or_else(|shared| (*shared).clone()))
+            let mut tensor = Arc::try_unwrap(tensor).unwrap_or_else(|shared| (*shared).clone());
+            tensor.decode();
+            Some(tensor)
         });
         let constants = constants.collect();
         let steps = draft.steps.into_iter().zip(sources);

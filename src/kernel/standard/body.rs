@@ -182,5 +182,5 @@ pub(super) fn position<'v>(
 
 /// The bytes of a tensor, of those that a loop collects.
 pub(super) fn weight(tensor: &Tensor) -> u64 {
-    bytes(tensor.view()) as u64
+    bytes(tensor) as u64
 }

@@ -6,6 +6,7 @@ use pulp::Arch;
 use smallvec::SmallVec;
 
 use super::activation::Activation;
+use super::given_weights::{GIVE_BACK, GivenWeights};
 use super::panels::Multiply;
 use super::support::{Args, Dims, Facts, Run, like};
 use super::tile::PANEL;
@@ -27,8 +28,6 @@ const LARGE: usize = memory::HUGE / size_of::<f32>();
 const BLOCKS: usize = 8;
 /// Fewer rows would make little of what is read of a panel.
 const SHORTEST: usize = 128;
-/// How many bytes of weights are given back at a time.
-const GIVE_BACK: usize = 2 << 20;
 /// How many rows of weights are laid out at a time, so that what is written stays in the cache.
 const ROWS_AT_ONCE: usize = 64;
 
@@ -95,16 +94,16 @@ impl Dense {
 
     /// A layer of weights that lie row by row, or column by column where they are `transposed`.
     ///
-    /// The memory of the weights is given back while they are laid out, from their end, so that not
-    /// even the largest layer of a model is there twice.
+    /// Their memory is given back while they are laid out.
     pub(crate) fn consuming(
         operator: &'static str,
         (depth, columns): (usize, usize),
-        mut values: Vec<f32>,
+        mut given: GivenWeights,
         (transposed, factor): (bool, f32),
         absorbed: &[usize],
     ) -> Self {
         if columns <= MAX_DOT_COLUMNS {
+            let values = given.rest(0);
             let at = |r: usize, c: usize| if transposed { c * depth + r } else { r * columns + c };
             let weight = |r: usize, c: usize| factor * values.get(at(r, c)).copied().unwrap_or(0.0);
             return Self::new(operator, (depth, columns), weight, absorbed);
@@ -115,7 +114,7 @@ impl Dense {
         if transposed {
             for panel in (0..panels).rev() {
                 let from = panel * PANEL * depth;
-                let lanes = values.get(from..).unwrap_or(&[]).chunks_exact(depth.max(1));
+                let lanes = given.rest(from).chunks_exact(depth.max(1));
                 for rows in blocks(depth, columns) {
                     let at = rows.start * panels + panel * rows.len();
                     let to = registers.get_mut(at..at + rows.len()).unwrap_or(&mut []);
@@ -128,7 +127,6 @@ impl Dense {
                         }
                     }
                 }
-                give_back(&mut values, from);
             }
         } else {
             let few = (GIVE_BACK / (columns * size_of::<f32>()).max(1)).clamp(1, ROWS_AT_ONCE);
@@ -136,7 +134,7 @@ impl Dense {
                 let to = registers.get_mut(rows.start * panels..rows.end * panels).unwrap_or(&mut []);
                 for start in (0..rows.len()).step_by(few).rev() {
                     let from = (rows.start + start) * columns;
-                    let lines = values.get(from..).unwrap_or(&[]);
+                    let lines = given.rest(from);
                     for (panel, to) in to.chunks_exact_mut(rows.len()).enumerate() {
                         let to = to.get_mut(start..).unwrap_or(&mut []);
                         for (to, line) in to.iter_mut().zip(lines.chunks_exact(columns)) {
@@ -145,7 +143,6 @@ impl Dense {
                             to.iter_mut().zip(line).for_each(|(to, weight)| *to = factor * weight);
                         }
                     }
-                    give_back(&mut values, from);
                 }
             }
         }
@@ -193,14 +190,6 @@ fn block_rows(depth: usize, columns: usize) -> usize {
 fn blocks(depth: usize, columns: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
     let rows = block_rows(depth, columns);
     (0..depth.div_ceil(rows)).map(move |block| block * rows..depth.min((block + 1) * rows))
-}
-
-/// Cuts what was laid out off the end, and gives its memory back where that is worth a call.
-fn give_back(values: &mut Vec<f32>, len: usize) {
-    values.truncate(len);
-    if (values.capacity() - values.len()) * size_of::<f32>() >= GIVE_BACK {
-        values.shrink_to_fit();
-    }
 }
 
 impl Kernel for Dense {
@@ -305,10 +294,10 @@ mod tests {
                 other => panic!("{other:?}"),
             };
             let want = laid_out(&Dense::new("Gemm", (depth, columns), |r, c| 2.0 * weight(r, c), &[]));
-            let by_row = (0..depth * columns).map(|i| weight(i / columns, i % columns)).collect();
-            let by_column = (0..depth * columns).map(|i| weight(i % depth, i / depth)).collect();
+            let by_row: Vec<f32> = (0..depth * columns).map(|i| weight(i / columns, i % columns)).collect();
+            let by_column: Vec<f32> = (0..depth * columns).map(|i| weight(i % depth, i / depth)).collect();
             for (values, transposed) in [(by_row, false), (by_column, true)] {
-                let layer = Dense::consuming("Gemm", (depth, columns), values, (transposed, 2.0), &[]);
+                let layer = Dense::consuming("Gemm", (depth, columns), values.into(), (transposed, 2.0), &[]);
                 assert!(laid_out(&layer) == want, "{depth}x{columns}, transposed: {transposed}");
             }
         }

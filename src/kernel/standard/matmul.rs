@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::dense::Dense;
+use super::given_weights::GivenWeights;
 use super::number::Number;
 use super::strided::{broadcast, stretched};
 use super::support::{
@@ -10,7 +11,7 @@ use super::support::{
 };
 use crate::kernel::program::NodeParts;
 use crate::kernel::{Attributes, BuildError, Fact, FactDim, Node, RunContext};
-use crate::tensor::{Tensor, TensorView};
+use crate::tensor::{ElementType, Tensor, TensorView};
 
 /// An input as [`Node`] states it: absent, a constant, or something that comes at run time.
 pub(crate) type Given<'a> = Option<Option<&'a Tensor>>;
@@ -85,20 +86,11 @@ impl LayerForm {
     /// else holds them.
     pub(crate) fn layer(&self, weights: Arc<Tensor>, bias: Option<&Tensor>) -> Option<Dense> {
         let absorbed: &[usize] = if self.operator == "MatMul" { &[1] } else { &[1, 2] };
-        let mut layer = match Arc::try_unwrap(weights) {
-            Ok(owned) => {
-                let values = owned.into_values::<f32>()?;
-                let how = (self.transposed, self.alpha);
-                Dense::consuming(self.operator, self.shape, values, how, absorbed)
-            }
-            Err(shared) => {
-                let values = shared.values::<f32>()?;
-                let (depth, columns) = self.shape;
-                let at = |r: usize, c: usize| if self.transposed { c * depth + r } else { r * columns + c };
-                let weight = |r: usize, c: usize| self.alpha * values.get(at(r, c)).copied().unwrap_or(0.0);
-                Dense::new(self.operator, self.shape, weight, absorbed)
-            }
-        };
+        // A copy of what was not decoded yet shares its bytes.
+        let weights = Arc::try_unwrap(weights).unwrap_or_else(|shared| (*shared).clone());
+        let how = (self.transposed, self.alpha);
+        let given = GivenWeights::of(weights)?;
+        let mut layer = Dense::consuming(self.operator, self.shape, given, how, absorbed);
         if let Some(bias) = bias.and_then(Tensor::values::<f32>) {
             layer.add_bias(bias, self.beta);
         }
@@ -107,7 +99,7 @@ impl LayerForm {
 }
 
 fn plain_shape(weights: &Tensor) -> Option<(usize, usize)> {
-    let ([depth, columns], Some(_)) = (weights.dims(), weights.values::<f32>()) else { return None };
+    let ([depth, columns], ElementType::F32) = (weights.dims(), weights.element_type()) else { return None };
     Some((*depth, *columns))
 }
 
@@ -285,7 +277,7 @@ fn gemm_shape(inputs: &[Given<'_>], form: Form) -> Option<(usize, usize)> {
     let shape = if form.b_transposed { (columns, rows) } else { (rows, columns) };
     if let Some(addend) = inputs.get(2).copied().flatten() {
         let addend = addend?;
-        let row = matches!(addend.dims(), [] | [_] | [1, _]) && addend.values::<f32>().is_some();
+        let row = matches!(addend.dims(), [] | [_] | [1, _]) && addend.element_type() == ElementType::F32;
         let length = addend.shape().elements();
         if !row || (length != 1 && length != shape.1) {
             return None;

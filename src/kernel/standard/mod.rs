@@ -21,6 +21,7 @@ pub(crate) mod dense;
 mod distance;
 mod einsum;
 mod gather;
+mod given_weights;
 mod integer;
 mod key_mask;
 mod layout;

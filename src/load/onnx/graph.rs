@@ -87,8 +87,7 @@ impl Graph {
 
     /// The bytes that the constants take.
     pub(super) fn constant_bytes(&self) -> u64 {
-        let bytes = |t: &crate::tensor::Tensor| crate::kernel::program::bytes(t.view()) as u64;
-        self.parts.constants.iter().map(|(_, tensor)| bytes(tensor)).sum()
+        self.parts.constants.iter().map(|(_, tensor)| crate::kernel::program::bytes(tensor) as u64).sum()
     }
 }
 

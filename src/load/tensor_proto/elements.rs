@@ -1,7 +1,5 @@
 //! The elements of a `TensorProto`, from raw bytes or from a typed field.
 
-use bytes::Buf;
-
 use crate::load::Payload;
 use crate::memory;
 use crate::tensor::{Element, Shape, Tensor};
@@ -17,6 +15,19 @@ pub(super) fn numbers<T: Element, const N: usize>(
     Tensor::new(shape.dims(), values).map_err(|e| e.to_string())
 }
 
+/// From so many numbers on they may be weights of a layer, which takes them as they lie in the file.
+const LARGE: usize = 1 << 16;
+
+/// The same of `f32`, of which many are left as they are until somebody needs them.
+pub(super) fn floats(shape: Shape, raw: Payload, typed: impl FnOnce() -> Vec<f32>) -> Result<Tensor, String> {
+    if shape.elements() >= LARGE
+        && let Some(tensor) = Tensor::undecoded(shape, raw.clone())
+    {
+        return Ok(tensor);
+    }
+    numbers(shape, raw, f32::from_le_bytes, typed)
+}
+
 pub(super) fn halves(
     shape: Shape,
     raw: Payload,
@@ -30,7 +41,7 @@ pub(super) fn halves(
 /// The elements of a tensor of this shape; each piece of the raw bytes is freed as it has been read.
 pub(super) fn elements<T: Element, const N: usize>(
     shape: Shape,
-    mut raw: Payload,
+    raw: Payload,
     from_bytes: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>, String> {
     if !raw.len().is_multiple_of(N) {
@@ -40,17 +51,7 @@ pub(super) fn elements<T: Element, const N: usize>(
         return Err(format!("shape {shape} does not fit {} elements", raw.len() / N));
     }
     let mut values = memory::with_capacity(shape.elements());
-    while raw.has_remaining() {
-        let (whole, rest) = raw.chunk().as_chunks::<N>();
-        values.extend(whole.iter().map(|bytes| from_bytes(*bytes)));
-        let (read, is_split) = (whole.len() * N, !rest.is_empty());
-        raw.advance(read);
-        if is_split {
-            let mut bytes = [0; N];
-            raw.try_copy_to_slice(&mut bytes).map_err(|e| e.to_string())?;
-            values.push(from_bytes(bytes));
-        }
-    }
+    raw.decode_into(&mut values, from_bytes);
     Ok(values)
 }
 

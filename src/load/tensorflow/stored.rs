@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Buf;
-
 use super::api::tfpb::DataType;
 use super::api::{Datum, DatumType, EngineTensor, f16, tract_ndarray};
 use super::constants::datum_type;
@@ -14,7 +12,7 @@ use crate::kernel::standard::matmul::LayerForm;
 use crate::load::tract::convert::to_engine;
 use crate::load::{LoadError, Payload};
 use crate::memory;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// From this many elements on floats are weights that a layer may take over.
 const LARGE: usize = LayerForm::LARGE;
@@ -71,7 +69,13 @@ pub(super) fn raw(data_type: DataType, dims: &[usize], bytes: Payload) -> Option
             floats(dims, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))
         }
         Some(DatumType::F16) => floats(dims, bytes, |b| f16::from_bits(u16::from_le_bytes(b)).to_f32()),
-        Some(DatumType::F32) => floats(dims, bytes, f32::from_le_bytes),
+        Some(DatumType::F32) => {
+            let undecoded = Shape::new(dims).filter(|shape| shape.elements() >= LARGE);
+            match undecoded.and_then(|shape| Tensor::undecoded(shape, bytes.clone())) {
+                Some(weights) => Some(Stored::Weights(Arc::new(weights))),
+                None => floats(dims, bytes, f32::from_le_bytes),
+            }
+        }
         Some(DatumType::F64) => engine(dims, elements(dims, bytes, f64::from_le_bytes)?),
         Some(DatumType::I8) => engine(dims, elements(dims, bytes, i8::from_le_bytes)?),
         Some(DatumType::I16) => engine(dims, elements(dims, bytes, i16::from_le_bytes)?),
@@ -110,7 +114,7 @@ fn engine<T: Datum>(dims: &[usize], values: Vec<T>) -> Option<Stored> {
 
 fn elements<T, const N: usize>(
     dims: &[usize],
-    mut bytes: Payload,
+    bytes: Payload,
     read: impl Fn([u8; N]) -> T,
 ) -> Option<Vec<T>> {
     let count = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
@@ -118,17 +122,7 @@ fn elements<T, const N: usize>(
         return None;
     }
     let mut values = memory::with_capacity(count);
-    while bytes.has_remaining() {
-        let (whole, rest) = bytes.chunk().as_chunks::<N>();
-        values.extend(whole.iter().map(|bytes| read(*bytes)));
-        let (done, is_split) = (size_of_val(whole), !rest.is_empty());
-        bytes.advance(done);
-        if is_split {
-            let mut element = [0; N];
-            bytes.try_copy_to_slice(&mut element).ok()?;
-            values.push(read(element));
-        }
-    }
+    bytes.decode_into(&mut values, read);
     Some(values)
 }
 
