@@ -3,12 +3,12 @@
 //! A publish goes through these steps; where one fails, nothing that a reader would act on has
 //! changed.
 //!
-//! 1. The model is loaded and its samples are run, as a subscriber would. What lies on the topic is
-//!    read meanwhile.
+//! 1. The model is loaded and its samples are run, as a subscriber would.
 //! 2. A writer is opened, which fences every other publisher of the same model. From here on what
 //!    lies on the topic of this model changes by nobody else's hand.
-//! 3. The topic is read on up to here: the releases that there are, and every chunk.
-//! 4. The chunks are written, in transactions small enough to hold no reader up.
+//! 3. The chunks are written, in transactions small enough to hold no reader up.
+//! 4. Beside all of this the topic is read up to where the others were fenced: the releases that there
+//!    are, and every chunk.
 //! 5. The release document is written. This is the moment of the publish.
 //! 6. Chunks that neither this release nor those it names still need are removed, those of
 //!    publishers that were killed halfway among them.
@@ -132,6 +132,22 @@ impl Publisher {
     ) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
         let mut file = file.into().frozen(&options.interface, self.memory_budget)?;
+        let keep = options.keep;
+        let mut scan = Scan::new(&model);
+        let release = scan.ahead(&*self.topic, &[], || self.checked(model, &mut file, options))?;
+        let mut session = Session::open(self, scan)?;
+        session.upload(&release, &file)?;
+        session.commit(release, keep)
+    }
+
+    /// The release of a model file that a subscriber would take. The file is another one after, where
+    /// its weights had to be put in.
+    fn checked(
+        &self,
+        model: ModelName,
+        file: &mut ModelFile,
+        options: PublishOptions,
+    ) -> Result<Release, Error> {
         let read = file.read()?;
         let artifact = artifact_of(&read, options.format.clone())?;
         let mut release = draft(model, artifact, options.version.as_deref())?;
@@ -140,26 +156,19 @@ impl Publisher {
         release.samples = options.samples;
         session::encode(&release)?;
         self.step(Step::Check, 0, release.artifact.bytes)?;
-        // What lies on the topic is read meanwhile.
-        let mut scan = Scan::new(&release.model);
-        let checked = scan.ahead(&*self.topic, || {
-            let check =
-                |release: &Release, read| preflight::check(release, read, &self.formats, self.memory_budget);
-            let Err(refused) = check(&release, read) else { return Ok(()) };
-            // An ONNX file with its weights beside it is the one thing that can be helped.
-            let Some(whole) = file.with_external_data(&release.artifact)? else { return Err(refused) };
-            file = whole;
-            let read = file.read()?;
-            release.artifact = artifact_of(&read, options.format)?;
-            if options.version.is_none() {
-                release.version = release.artifact.sha256.short();
-            }
-            check(&release, read)
-        });
-        checked?;
-        let mut session = Session::open(self, scan)?;
-        session.upload(&release, &file)?;
-        session.commit(release, options.keep)
+        let check =
+            |release: &Release, read| preflight::check(release, read, &self.formats, self.memory_budget);
+        let Err(refused) = check(&release, read) else { return Ok(release) };
+        // An ONNX file with its weights beside it is the one thing that can be helped.
+        let Some(whole) = file.with_external_data(&release.artifact)? else { return Err(refused) };
+        *file = whole;
+        let read = file.read()?;
+        release.artifact = artifact_of(&read, options.format)?;
+        if options.version.is_none() {
+            release.version = release.artifact.sha256.short();
+        }
+        check(&release, read)?;
+        Ok(release)
     }
 
     /// Makes an earlier release of `model` the newest one again: the one of this version, or else
@@ -174,9 +183,10 @@ impl Publisher {
     pub fn rollback(&self, model: &str, version: Option<&str>) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
         let mut session = Session::open(self, Scan::new(&model))?;
-        let target = session.history().rollback_target(version)?;
+        let history = session.history()?;
+        let target = history.rollback_target(version)?;
         // As many artifacts as are kept now: a rollback is no reason to remove any but orphans.
-        let keep = session.history().kept_now();
+        let keep = history.kept_now();
         if target.artifact.chunks == 0 {
             // A plain publish: its record is overwritten by this very release, so it is chunked.
             let file = ModelFile::from(session.plain_payload(&target)?);

@@ -122,7 +122,8 @@ pub struct Progress {
 pub enum Step {
     /// It loads the model and runs the samples.
     Check,
-    /// It reads what lies on the topic.
+    /// It takes over from every other publisher of the model, and reads what lies on the topic; where
+    /// that takes longer than the upload, once more behind it.
     Scan,
     /// It writes the chunks.
     Upload,

@@ -13,7 +13,7 @@ pub(super) fn check(
     memory_budget: u64,
 ) -> Result<(), Error> {
     let proven = Sized::new(release.clone(), u64::MAX)
-        .and_then(|sized| sized.verify_hashed(file))
+        .and_then(|sized| sized.verify(file))
         .and_then(|verified| Loaded::load(verified, formats, memory_budget))
         .and_then(|loaded| loaded.prove(None));
     match proven {

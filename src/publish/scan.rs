@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How soon a scan ahead notices that it is to end, while there is nothing to read.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What has been read of one model. It may begin before the session: then little is left to read
-/// once all other publishers are fenced.
+/// What has been read of one model. It begins before the session, and goes on beside its upload: little
+/// is then left to wait for.
 pub(super) struct Scan {
     model: ModelName,
     history: History,
@@ -42,25 +42,19 @@ impl Scan {
         &self.history
     }
 
-    /// Reads on while `work` is done, on a thread beside it. What goes wrong is no error here: then all
-    /// is read again by [`up_to`](Self::up_to), which tells it.
-    pub(super) fn ahead<T>(&mut self, topic: &dyn Topic, work: impl FnOnce() -> T) -> T {
+    /// Reads on while `work` is done, on a thread beside it, but not behind `barriers` where there are
+    /// any yet. What goes wrong is no error here: then all is read again by [`up_to`](Self::up_to),
+    /// which tells it.
+    pub(super) fn ahead<T>(
+        &mut self,
+        topic: &dyn Topic,
+        barriers: &[Position],
+        work: impl FnOnce() -> T,
+    ) -> T {
         let done = AtomicBool::new(false);
         let (result, smooth) = std::thread::scope(|scope| {
             let reading = std::thread::Builder::new().name("modelswap-scan".into());
-            let reading = reading.spawn_scoped(scope, || {
-                if self.reader.is_none() {
-                    self.reader = Some(topic.reader().ok()?);
-                }
-                while !done.load(Ordering::Relaxed) {
-                    match self.reader.as_mut()?.next(POLL) {
-                        TopicEvent::Record(record) => self.observe(&record),
-                        TopicEvent::Idle | TopicEvent::Available | TopicEvent::CaughtUp => {}
-                        _ => return None,
-                    }
-                }
-                Some(())
-            });
+            let reading = reading.spawn_scoped(scope, || self.read_ahead(topic, barriers, &done));
             // Set however the work ends, or nobody would end the thread.
             let stop = Stop(&done);
             let result = work();
@@ -73,6 +67,21 @@ impl Scan {
         result
     }
 
+    /// `None` where something goes wrong.
+    fn read_ahead(&mut self, topic: &dyn Topic, barriers: &[Position], done: &AtomicBool) -> Option<()> {
+        if self.reader.is_none() {
+            self.reader = Some(topic.reader().ok()?);
+        }
+        while !done.load(Ordering::Relaxed) && (barriers.is_empty() || !self.is_past(barriers)) {
+            match self.reader.as_mut()?.next(POLL) {
+                TopicEvent::Record(record) => self.observe(&record),
+                TopicEvent::Idle | TopicEvent::Available | TopicEvent::CaughtUp => {}
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
     /// Reads on until the records at `barriers` have been read. `progress` is told the bytes so far,
     /// and may end it.
     pub(super) fn up_to(
@@ -81,20 +90,21 @@ impl Scan {
         barriers: &[Position],
         mut progress: impl FnMut(u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        if self.is_past(barriers) {
+            return Ok(());
+        }
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => topic.reader()?,
         };
         let mut stopped = Ok(());
-        if !self.is_past(barriers) {
-            read(&mut *reader, &mut |event| {
-                let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
-                self.observe(record);
-                stopped = progress(self.bytes);
-                let done = stopped.is_err() || self.is_past(barriers);
-                if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-        }
+        read(&mut *reader, &mut |event| {
+            let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
+            self.observe(record);
+            stopped = progress(self.bytes);
+            let done = stopped.is_err() || self.is_past(barriers);
+            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
         // To close it takes a while, for which nobody waits yet.
         self.reader = Some(reader);
         stopped
@@ -215,7 +225,7 @@ mod tests {
     fn what_was_read_ahead_is_not_read_again() {
         let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
-        let answer = scan.ahead(&told, || events.iter().find(|event| *event == TopicEvent::CaughtUp));
+        let answer = scan.ahead(&told, &[], || events.iter().find(|event| *event == TopicEvent::CaughtUp));
         assert_eq!(answer, Some(TopicEvent::CaughtUp));
         let mut seen = Vec::new();
         scan.up_to(&told, &barriers(&topic), |bytes| {
@@ -227,11 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_the_barriers_is_not_read_ahead() {
+        let (topic, told, events) = five_records();
+        let barriers = barriers(&topic);
+        topic.append(b"fraud", Some("behind".into()), &[]);
+        let mut scan = Scan::new(&"fraud".parse().unwrap());
+        scan.ahead(&told, &barriers, || {
+            events.iter().find(|event| matches!(event, TopicEvent::Record(r) if r.position == barriers[0]))
+        });
+        assert_eq!((scan.is_past(&barriers), scan.bytes), (true, 5 * 5 + 2));
+        scan.up_to(&told, &barriers, |_| panic!("all was read")).unwrap();
+    }
+
+    #[test]
     fn a_topic_that_fails_meanwhile_is_read_from_its_beginning_after() {
         let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
         topic.set_fault(Some(TopicError::unavailable("no broker")));
-        scan.ahead(&told, || events.iter().find(|event| matches!(event, TopicEvent::Unavailable(_))));
+        scan.ahead(&told, &[], || events.iter().find(|event| matches!(event, TopicEvent::Unavailable(_))));
         topic.set_fault(None);
         let mut count = 0;
         let read = scan.up_to(&told, &barriers(&topic), |_| {

@@ -26,7 +26,7 @@ const TRANSACTION_TOMBSTONES: usize = 10_000;
 /// How many chunks are read at once when an artifact is verified.
 const VERIFY_CHUNKS: usize = 8;
 
-/// A publisher that has fenced all others of its model, and knows what lies on the topic.
+/// A publisher that has fenced all others of its model.
 pub(super) struct Session<'a> {
     publisher: &'a Publisher,
     model: ModelName,
@@ -40,14 +40,12 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Fences all others, and goes on with a scan that may have begun already up to where they were
-    /// fenced.
+    /// Fences all others, and goes on with a scan that may have begun already.
     pub(super) fn open(publisher: &'a Publisher, mut scan: Scan) -> Result<Self, Error> {
         publisher.step(Step::Scan, 0, 0)?;
-        let (topic, model) = (&*publisher.topic, scan.model().clone());
-        let mut session = scan.ahead(topic, || Self::fence(publisher, &model))?;
+        let model = scan.model().clone();
+        let mut session = scan.ahead(&*publisher.topic, &[], || Self::fence(publisher, &model))?;
         session.scan = scan;
-        session.scan.up_to(topic, &session.barriers, |bytes| publisher.step(Step::Scan, bytes, 0))?;
         Ok(session)
     }
 
@@ -78,12 +76,24 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    pub(super) fn history(&self) -> &History {
-        self.scan.history()
+    /// What lay on the topic when the others were fenced.
+    pub(super) fn history(&mut self) -> Result<&History, Error> {
+        let publisher = self.publisher;
+        let progress = |bytes| publisher.step(Step::Scan, bytes, 0);
+        self.scan.up_to(&*publisher.topic, &self.barriers, progress)?;
+        Ok(self.scan.history())
     }
 
-    /// Writes the chunks of the release.
+    /// Writes the chunks of the release, and reads what lies on the topic meanwhile.
     pub(super) fn upload(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
+        let mut scan = std::mem::replace(&mut self.scan, Scan::new(&self.model));
+        let barriers = self.barriers.clone();
+        let uploaded = scan.ahead(&*self.publisher.topic, &barriers, || self.write_chunks(release, file));
+        self.scan = scan;
+        uploaded
+    }
+
+    fn write_chunks(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
         let artifact = &release.artifact;
         let mut chunks = file.chunks()?.zip(0_u32..).peekable();
         let mut hasher = file.may_change().then(Sha256::new);
@@ -115,12 +125,13 @@ impl<'a> Session<'a> {
 
     /// Writes the release, then removes what neither it nor those it names need.
     pub(super) fn commit(&mut self, mut release: Release, keep: usize) -> Result<Release, Error> {
-        self.publisher.step(Step::Commit, 0, 0)?;
-        let fallbacks = self.history().fallbacks(&release, keep);
+        let history = self.history()?;
+        let fallbacks = history.fallbacks(&release, keep);
         let mut named = fallbacks.iter().map(Release::as_previous);
         release.previous = named.next();
         release.earlier = named.collect();
-        release.sequence = self.history().next_sequence();
+        release.sequence = history.next_sequence();
+        self.publisher.step(Step::Commit, 0, 0)?;
         release.time_ms = now_ms();
         let document = encode(&release)?;
         let positions = self.transaction(|session| {
@@ -131,7 +142,7 @@ impl<'a> Session<'a> {
         tracing::info!(%release, "published");
         let kept: Vec<&Release> = [&release].into_iter().chain(&fallbacks).collect();
         let home = self.uploaded.then_some(self.home);
-        let unneeded = self.history().unneeded(&kept, home);
+        let unneeded = self.scan.history().unneeded(&kept, home);
         if let Err(error) = self.prune(&unneeded) {
             // The release is out; the next publisher of the model removes what is left.
             tracing::warn!(model = %self.model, %error, "chunks that nobody needs could not be removed");
@@ -141,11 +152,13 @@ impl<'a> Session<'a> {
 
     /// Writes a tombstone wherever the model is announced, then removes its chunks.
     pub(super) fn withdraw(&mut self) -> Result<(), Error> {
-        if self.history().is_empty() {
+        let history = self.history()?;
+        if history.is_empty() {
             let message = format!("nothing of `{}` is on the topic", self.model);
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        let mut partitions: Vec<i32> = self.history().announced().collect();
+        let unneeded = history.unneeded(&[], None);
+        let mut partitions: Vec<i32> = history.announced().collect();
         if !partitions.contains(&self.home) {
             partitions.push(self.home);
         }
@@ -156,13 +169,12 @@ impl<'a> Session<'a> {
             Ok(())
         })?;
         tracing::info!(model = %self.model, "withdrawn");
-        let unneeded = self.history().unneeded(&[], None);
         self.prune(&unneeded)
     }
 
     /// Reads the artifact of a release that is on the topic, and checks it.
-    pub(super) fn verify(&self, release: &Release) -> Result<(), Error> {
-        let positions = self.history().chunks_of(release)?;
+    pub(super) fn verify(&mut self, release: &Release) -> Result<(), Error> {
+        let positions = self.history()?.chunks_of(release)?;
         let mut hasher = Sha256::new();
         for positions in positions.chunks(VERIFY_CHUNKS) {
             let mut values = self.fetch(positions)?;

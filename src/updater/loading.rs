@@ -1,7 +1,6 @@
 //! The loader's thread: it reads an artifact's records, verifies, loads and proves, one release at
 //! a time, and frees what is no longer used.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +12,9 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::Settings;
-use crate::load::{Payload, panic_text};
-use crate::release::{ModelName, Position, Release};
+use super::assembling::{Assembly, Begun};
+use crate::load::panic_text;
+use crate::release::{ModelName, Position};
 use crate::scorer::LiveModel;
 use crate::signature::Signature;
 use crate::topic::{RecordFetcher, Topic, TopicError};
@@ -26,6 +26,12 @@ const KEEP_FETCHER: Duration = Duration::from_secs(10);
 /// What the thread is given to do.
 pub(super) enum Work {
     Load(Box<Job>),
+    /// The chunk of this index has come, of an artifact that is probably loaded next: hash it already.
+    Hash {
+        index: u32,
+        position: Position,
+        chunk: Bytes,
+    },
     /// Drop this version here, where no scoring thread pays for it.
     Free(ModelName, Box<LiveModel>),
     /// Forget the connection: what it knows is of a topic that is gone.
@@ -74,7 +80,7 @@ pub(super) fn spawn(
     let (report_sender, reports) = unbounded();
     let thread = std::thread::Builder::new().name("modelswap-loader".into()).spawn(move || {
         lower_priority();
-        let mut loading = Loading { topic, settings, fetcher: None };
+        let mut loading = Loading { topic, settings, fetcher: None, begun: Begun::default() };
         loop {
             let report = match work.recv_timeout(KEEP_FETCHER) {
                 Ok(Work::Load(job)) => {
@@ -93,8 +99,13 @@ pub(super) fn spawn(
                     }
                     Report::Freed(name)
                 }
+                Ok(Work::Hash { index, position, chunk }) => {
+                    loading.begun.add(index, position, chunk, loading.settings.max_model_bytes);
+                    continue;
+                }
                 Ok(Work::Reconnect) | Err(RecvTimeoutError::Timeout) => {
                     loading.fetcher = None;
+                    loading.begun = Begun::default();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -111,58 +122,36 @@ struct Loading {
     topic: Arc<dyn Topic>,
     settings: Settings,
     fetcher: Option<Box<dyn RecordFetcher>>,
+    begun: Begun,
 }
 
 impl Loading {
     fn load(&mut self, job: Job) -> Result<Proven, Failure> {
-        let payload = self.payload(job.release.release(), &job.positions, job.held)?;
-        let verified = job.release.verify(payload)?;
+        let Job { release, positions, held, expected } = job;
+        let begun = std::mem::take(&mut self.begun).of(&positions);
+        let mut artifact = Assembly::new(&positions, begun, held);
+        self.fetch(&mut artifact, release.release().artifact.bytes)
+            .map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let verified = release.verify(artifact.finish()?)?;
         let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
-        Ok(loaded.prove(job.expected.as_ref())?)
+        Ok(loaded.prove(expected.as_ref())?)
     }
 
-    /// The artifact's bytes: what is at hand, and the rest from the topic.
-    fn payload(
-        &mut self,
-        release: &Release,
-        positions: &[Position],
-        held: Vec<(Position, Bytes)>,
-    ) -> Result<Payload, Failure> {
-        let mut found: HashMap<Position, Bytes> = held.into_iter().collect();
-        let mut missing: Vec<Position> =
-            positions.iter().filter(|at| !found.contains_key(at)).copied().collect();
-        if !missing.is_empty() {
-            missing.sort_unstable();
-            self.fetch(&missing, release.artifact.bytes, &mut found)
-                .map_err(|error| Failure::Unavailable(error.to_string()))?;
+    /// Reads what is missing from the topic.
+    fn fetch(&mut self, artifact: &mut Assembly<'_>, limit: u64) -> Result<(), TopicError> {
+        let missing = artifact.missing();
+        if missing.is_empty() {
+            return Ok(());
         }
-        let chunks: Result<Vec<Bytes>, Rejection> = positions
-            .iter()
-            .map(|at| {
-                found.remove(at).ok_or_else(|| {
-                    let reason = format!("the record at {at} is no longer on the topic");
-                    Rejection::new(Stage::Chunks, reason)
-                })
-            })
-            .collect();
-        Ok(Payload::from_chunks(chunks?))
-    }
-
-    fn fetch(
-        &mut self,
-        positions: &[Position],
-        limit: u64,
-        found: &mut HashMap<Position, Bytes>,
-    ) -> Result<(), TopicError> {
         let fetcher = match &mut self.fetcher {
             Some(fetcher) => fetcher,
             none => none.insert(self.topic.fetcher()?),
         };
-        let mut total: u64 = found.values().map(|bytes| bytes.len() as u64).sum();
-        let fetched = fetcher.fetch(positions, &mut |record| {
+        let mut total = artifact.bytes();
+        let fetched = fetcher.fetch(&missing, &mut |record| {
             let Some(value) = record.value else { return ControlFlow::Continue(()) };
             total = total.saturating_add(value.len() as u64);
-            found.insert(record.position, value);
+            artifact.add(record.position, value);
             // The records hold more than the release says: that is seen when they are verified, and
             // no more of them is taken into memory.
             if total > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -4,6 +4,7 @@
 //! and loads one release at a time at a low priority, and the updater between them holds all state;
 //! it never blocks on I/O and never runs a model. Retired versions are freed on the loader's thread.
 
+mod assembling;
 mod deciding;
 mod held;
 mod loading;

@@ -72,6 +72,11 @@ impl Updater {
                 let model = self.models.entry(name.clone()).or_default();
                 if self.caught_up {
                     model.held.chunk(sha256, record, self.settings.max_model_bytes);
+                    // A loader that is busy would only keep what waits for it in memory.
+                    if let (Some(chunk), None) = (&record.value, &self.loading) {
+                        let (position, chunk) = (record.position, chunk.clone());
+                        drop(self.work.send(Work::Hash { index, position, chunk }));
+                    }
                 }
                 // A release whose chunks were missing gets another chance when they are all there.
                 let Some(known) = self.index.model(&name) else { return };

@@ -1,5 +1,8 @@
 //! The checks on the bytes: size, then digest.
 
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
 use super::{Rejection, Stage};
 use crate::load::Payload;
 use crate::release::{Release, Sha256Digest};
@@ -26,23 +29,50 @@ impl Sized {
     }
 
     /// Checks the bytes that were read against the length and the digest.
-    pub(crate) fn verify(self, payload: Payload) -> Result<Verified, Rejection> {
+    pub(crate) fn verify(self, hashed: Hashed) -> Result<Verified, Rejection> {
         let artifact = &self.release.artifact;
-        if payload.len() as u64 != artifact.bytes {
-            let reason = format!("expected {} bytes in all, found {}", artifact.bytes, payload.len());
+        if hashed.len() as u64 != artifact.bytes {
+            let reason = format!("expected {} bytes in all, found {}", artifact.bytes, hashed.len());
             return Err(Rejection::new(Stage::Chunks, reason));
         }
-        self.verify_hashed(Hashed::of(payload))
-    }
-
-    /// The same of bytes that were hashed before.
-    pub(crate) fn verify_hashed(self, hashed: Hashed) -> Result<Verified, Rejection> {
-        let (expected, found) = (self.release.artifact.sha256, hashed.sha256);
+        let (expected, found) = (artifact.sha256, hashed.sha256);
         if found != expected {
             let reason = format!("expected sha256 {expected}, found {found}");
             return Err(Rejection::new(Stage::Digest, reason));
         }
         Ok(Verified { release: self.release, payload: hashed.payload })
+    }
+}
+
+/// Bytes that are hashed chunk by chunk, as they come.
+#[derive(Debug, Default)]
+pub(crate) struct Hashing {
+    chunks: Vec<Bytes>,
+    bytes: u64,
+    hasher: Sha256,
+}
+
+impl Hashing {
+    /// Adds the next chunk.
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        self.hasher.update(&chunk);
+        self.bytes = self.bytes.saturating_add(chunk.len() as u64);
+        self.chunks.push(chunk);
+    }
+
+    /// How many chunks there are.
+    pub(crate) const fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// How many bytes there are.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn finish(self) -> Hashed {
+        let sha256 = Sha256Digest::from_hasher(self.hasher);
+        Hashed { payload: Payload::from_chunks(self.chunks), sha256 }
     }
 }
 
@@ -102,6 +132,19 @@ mod tests {
         }
     }
 
+    fn hashed(chunks: &[&'static str]) -> Hashed {
+        let mut hashing = Hashing::default();
+        chunks.iter().for_each(|chunk| hashing.push(Bytes::from(*chunk)));
+        assert_eq!(hashing.chunks(), chunks.len());
+        hashing.finish()
+    }
+
+    #[test]
+    fn bytes_that_come_one_after_the_other_have_the_digest_of_all() {
+        let verified = Sized::new(release(b"model"), 5).unwrap().verify(hashed(&["m", "ode", "l"])).unwrap();
+        assert_eq!(verified.into_parts().1.into_bytes(), "model");
+    }
+
     #[test]
     fn the_size_is_checked_before_anything_is_read() {
         let error = Sized::new(release(b"123456"), 5).unwrap_err();
@@ -111,7 +154,7 @@ mod tests {
     #[test]
     fn other_bytes_of_the_same_length_are_refused_by_their_digest() {
         let sized = Sized::new(release(b"model"), 100).unwrap();
-        let error = sized.verify(Payload::from(b"MODEL".to_vec())).unwrap_err();
+        let error = sized.verify(hashed(&["MO", "DEL"])).unwrap_err();
         assert_eq!(error.stage, Stage::Digest);
         assert!(error.reason.contains(&Artifact::of(b"model", None).sha256.to_string()));
     }
@@ -119,7 +162,7 @@ mod tests {
     #[test]
     fn a_truncated_artifact_is_refused_with_both_lengths() {
         let sized = Sized::new(release(b"model"), 100).unwrap();
-        let error = sized.verify(Payload::from(b"mode".to_vec())).unwrap_err();
+        let error = sized.verify(hashed(&["mode"])).unwrap_err();
         assert_eq!(error.to_string(), "chunks: expected 5 bytes in all, found 4");
     }
 }

@@ -15,7 +15,7 @@ mod model;
 
 use std::fmt;
 
-pub(crate) use self::bytes::{Hashed, Sized, Verified};
+pub(crate) use self::bytes::{Hashed, Hashing, Sized, Verified};
 pub use self::model::warm_up;
 pub(crate) use self::model::{Loaded, Proven};
 

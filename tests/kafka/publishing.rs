@@ -77,8 +77,13 @@ fn a_published_model_lies_in_chunks_before_its_release(twin: &dyn Twin) {
     let steps = steps.lock().unwrap();
     let total = file.len() as u64;
     assert!(steps.contains(&(Step::Upload, total, total)));
-    let mut order: Vec<_> = steps.iter().map(|(step, ..)| *step).collect();
-    order.dedup();
+    let mut order: Vec<Step> = Vec::new();
+    for (step, ..) in steps.iter() {
+        // The topic may be read on behind the upload.
+        if !order.contains(step) {
+            order.push(*step);
+        }
+    }
     assert_eq!(order, [Step::Check, Step::Scan, Step::Upload, Step::Commit, Step::Prune]);
 }
 
