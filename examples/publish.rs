@@ -246,7 +246,7 @@ fn warn_of_problems(topic: &KafkaTopic) -> Result<(), TopicError> {
 fn show(bar: &ProgressBar, progress: Progress) {
     let (what, template) = match progress.step {
         Step::Check => ("checking the model", "{spinner} {msg}"),
-        Step::Scan => ("reading the topic", "{spinner} {msg} {bytes}"),
+        Step::Scan => ("reading the topic", "{spinner} {msg}: {pos} records"),
         Step::Upload => ("uploading", "{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
         Step::Commit => ("committing", "{spinner} {msg}"),
         _ => ("removing old chunks", "{spinner} {msg}"),

@@ -150,7 +150,7 @@ fn large() -> Figure {
     let [all, digest, check, scan, upload, rest, load] = parts.each_ref().map(|part| quantile(part, 0.5));
     println!(
         "publish of 100 MB to live, p50: {all:.0} ms; of which the digest {digest:.0} ms, the publisher's own check \
-         and the way to the topic {check:.0} ms, reading what lies there {scan:.0} ms, the upload {upload:.0} ms, \
+         {check:.0} ms, taking over {scan:.0} ms, the upload and the rest of what lies there {upload:.0} ms, \
          and from the release document on {rest:.0} ms, of which the subscriber's load {load:.0} ms; publisher, \
          broker and subscriber computed {computed:.0} ms for it, with what a publish does after that"
     );

@@ -110,7 +110,7 @@ impl PublishOptions {
 pub struct Progress {
     /// What is being done.
     pub step: Step,
-    /// How much of it is done: bytes, or records when it prunes.
+    /// How much of it is done: bytes, or records when it scans or prunes.
     pub done: u64,
     /// How much there is to do; 0 where that is not known.
     pub total: u64,

@@ -9,7 +9,7 @@ use super::history::History;
 use crate::error::Error;
 use crate::release::{ModelName, Position};
 use crate::topic::{Topic, TopicError, TopicEvent, TopicReader};
-use crate::wire::Record;
+use crate::wire::{Key, Record};
 
 /// How long the topic may be silent while it is read.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -21,8 +21,8 @@ const POLL: Duration = Duration::from_millis(5);
 pub(super) struct Scan {
     model: ModelName,
     history: History,
-    /// The bytes of the records so far.
-    bytes: u64,
+    /// How many records so far.
+    records: u64,
     /// The first offset of each partition that was not read yet.
     next: BTreeMap<i32, i64>,
     reader: Option<Box<dyn TopicReader>>,
@@ -31,7 +31,7 @@ pub(super) struct Scan {
 impl Scan {
     pub(super) fn new(model: &ModelName) -> Self {
         let (model, history) = (model.clone(), History::new(model));
-        Self { model, history, bytes: 0, next: BTreeMap::new(), reader: None }
+        Self { model, history, records: 0, next: BTreeMap::new(), reader: None }
     }
 
     pub(super) const fn model(&self) -> &ModelName {
@@ -70,7 +70,7 @@ impl Scan {
     /// `None` where something goes wrong.
     fn read_ahead(&mut self, topic: &dyn Topic, barriers: &[Position], done: &AtomicBool) -> Option<()> {
         if self.reader.is_none() {
-            self.reader = Some(topic.reader().ok()?);
+            self.reader = Some(reader(topic).ok()?);
         }
         while !done.load(Ordering::Relaxed) && (barriers.is_empty() || !self.is_past(barriers)) {
             match self.reader.as_mut()?.next(POLL) {
@@ -82,7 +82,7 @@ impl Scan {
         Some(())
     }
 
-    /// Reads on until the records at `barriers` have been read. `progress` is told the bytes so far,
+    /// Reads on until the records at `barriers` have been read. `progress` is told how many so far,
     /// and may end it.
     pub(super) fn up_to(
         &mut self,
@@ -95,13 +95,13 @@ impl Scan {
         }
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => topic.reader()?,
+            None => reader(topic)?,
         };
         let mut stopped = Ok(());
         read(&mut *reader, &mut |event| {
             let TopicEvent::Record(record) = event else { return ControlFlow::Continue(()) };
             self.observe(record);
-            stopped = progress(self.bytes);
+            stopped = progress(self.records);
             let done = stopped.is_err() || self.is_past(barriers);
             if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -116,7 +116,7 @@ impl Scan {
 
     fn observe(&mut self, record: &Record) {
         self.history.observe(record);
-        self.bytes += record.value.as_ref().map_or(0, |v| v.len() as u64);
+        self.records += 1;
         self.next.insert(record.position.partition, record.position.offset.saturating_add(1));
     }
 }
@@ -129,9 +129,16 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// A reader of what there is: of chunks only that they are there.
+fn reader(topic: &dyn Topic) -> Result<Box<dyn TopicReader>, TopicError> {
+    let mut reader = topic.reader()?;
+    reader.omit_values(|key| matches!(Key::parse(key), Some(Key::Chunk { .. })));
+    Ok(reader)
+}
+
 /// Reads a topic until every partition has reported its end.
 pub(super) fn read_to_end(topic: &dyn Topic, observe: &mut dyn FnMut(&Record)) -> Result<(), Error> {
-    read(&mut *topic.reader()?, &mut |event| match event {
+    read(&mut *reader(topic)?, &mut |event| match event {
         TopicEvent::Record(record) => {
             observe(record);
             ControlFlow::Continue(())
@@ -228,12 +235,12 @@ mod tests {
         let answer = scan.ahead(&told, &[], || events.iter().find(|event| *event == TopicEvent::CaughtUp));
         assert_eq!(answer, Some(TopicEvent::CaughtUp));
         let mut seen = Vec::new();
-        scan.up_to(&told, &barriers(&topic), |bytes| {
-            seen.push(bytes);
+        scan.up_to(&told, &barriers(&topic), |records| {
+            seen.push(records);
             Ok(())
         })
         .unwrap();
-        assert_eq!(seen, [5 * 5 + 2]);
+        assert_eq!(seen, [6]);
     }
 
     #[test]
@@ -245,7 +252,7 @@ mod tests {
         scan.ahead(&told, &barriers, || {
             events.iter().find(|event| matches!(event, TopicEvent::Record(r) if r.position == barriers[0]))
         });
-        assert_eq!((scan.is_past(&barriers), scan.bytes), (true, 5 * 5 + 2));
+        assert_eq!((scan.is_past(&barriers), scan.records), (true, 6));
         scan.up_to(&told, &barriers, |_| panic!("all was read")).unwrap();
     }
 

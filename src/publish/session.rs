@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
     /// What lay on the topic when the others were fenced.
     pub(super) fn history(&mut self) -> Result<&History, Error> {
         let publisher = self.publisher;
-        let progress = |bytes| publisher.step(Step::Scan, bytes, 0);
+        let progress = |records| publisher.step(Step::Scan, records, 0);
         self.scan.up_to(&*publisher.topic, &self.barriers, progress)?;
         Ok(self.scan.history())
     }

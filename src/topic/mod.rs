@@ -59,6 +59,13 @@ pub trait TopicReader: Send {
     /// It never fails for good: what goes wrong is [`TopicEvent::Unavailable`], the reader goes on
     /// trying by itself, and [`TopicEvent::Available`] tells that it succeeded.
     fn next(&mut self, timeout: Duration) -> TopicEvent;
+
+    /// Leaves out the values of records by their keys, from the next record on: they come with an empty
+    /// value, a tombstone still with none. For who only wants to know that large values are there; a
+    /// reader that cannot spare itself any work by it delivers them all the same.
+    fn omit_values(&mut self, of: fn(key: &[u8]) -> bool) {
+        let _ = of;
+    }
 }
 
 /// What a [`TopicReader`] comes back with.

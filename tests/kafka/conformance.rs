@@ -25,6 +25,7 @@ on_both_twins! {
     a_reader_reads_everything_and_then_follows(3),
     an_empty_topic_is_caught_up_at_once(2),
     a_record_comes_back_as_it_was_written(1),
+    values_are_left_out_where_they_are_not_wanted(1),
     what_is_aborted_or_not_committed_is_never_read(1),
     a_later_writer_fences_an_earlier_one(1),
     a_dropped_writer_leaves_nothing_behind(1),
@@ -75,6 +76,20 @@ fn a_record_comes_back_as_it_was_written(twin: &dyn Twin) {
     assert_eq!(records[0].headers, headers);
     assert!(records.iter().all(|r| r.timestamp_ms > 1_600_000_000_000));
     assert_eq!(fetch(&*topic, &positions), records);
+}
+
+fn values_are_left_out_where_they_are_not_wanted(twin: &dyn Twin) {
+    let topic = twin.topic();
+    commit(&*topic, &[(0, "large", Some("1")), (0, "small", Some("2")), (0, "large", None)]);
+    let mut reader = topic.reader().unwrap();
+    reader.omit_values(|key| key == b"large");
+    let records = read_to_end(&mut *reader);
+    let values: Vec<_> = records.iter().map(|r| r.value.as_deref()).collect();
+    assert_eq!(values, [Some(&b""[..]), Some(b"2"), None]);
+
+    commit(&*topic, &[(0, "large", Some("3"))]);
+    reader.omit_values(|_| false);
+    assert_eq!(value(&next_record(&mut *reader)), "3");
 }
 
 fn what_is_aborted_or_not_committed_is_never_read(twin: &dyn Twin) {

@@ -91,7 +91,7 @@ impl Fetcher {
                     if offset > *last || offset < *first {
                         return Ok(ControlFlow::Continue(()));
                     }
-                    if run.contains(&offset) && deliver(message::record(&message)).is_break() {
+                    if run.contains(&offset) && deliver(message::record(&message, |_| false)).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                     if offset == *last {

@@ -7,8 +7,10 @@ use crate::memory;
 use crate::release::Position;
 use crate::wire::{Header, Record};
 
-/// The record in a message; its bytes are copied out of the client's memory.
-pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
+/// The record in a message; its bytes are copied out of the client's memory, those of a value only where
+/// its key is not `omitted`.
+pub(super) fn record(message: &BorrowedMessage<'_>, omitted: fn(&[u8]) -> bool) -> Record {
+    let key = message.key().unwrap_or_default();
     let headers = message.headers().map(|headers| {
         let value = |v: Option<&[u8]>| v.map_or_else(Bytes::new, Bytes::copy_from_slice);
         headers.iter().map(|h| Header { name: h.key.to_owned(), value: value(h.value) }).collect()
@@ -16,8 +18,8 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         position: Position { partition: message.partition(), offset: message.offset() },
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map_or_else(Bytes::new, Bytes::copy_from_slice),
-        value: message.payload().map(memory::copied),
+        key: Bytes::copy_from_slice(key),
+        value: message.payload().map(|v| if omitted(key) { Bytes::new() } else { memory::copied(v) }),
         headers: headers.unwrap_or_default(),
     }
 }

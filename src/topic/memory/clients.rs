@@ -21,6 +21,8 @@ pub(super) struct Reader {
     pub(super) turn: usize,
     pub(super) caught_up: bool,
     pub(super) fault: Option<TopicError>,
+    /// The keys whose values are left out.
+    pub(super) omitted: fn(&[u8]) -> bool,
 }
 
 impl TopicReader for Reader {
@@ -38,6 +40,10 @@ impl TopicReader for Reader {
             }
             state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn omit_values(&mut self, of: fn(&[u8]) -> bool) {
+        self.omitted = of;
     }
 }
 
@@ -69,7 +75,7 @@ impl Reader {
             if let Some((offset, record)) = partition.records.range(*next..).next() {
                 *next = offset + 1;
                 self.turn = index + 1;
-                return Some(deliver(record, state.max_record_bytes));
+                return Some(deliver(record, state.max_record_bytes, self.omitted));
             }
         }
         if self.caught_up {
@@ -80,7 +86,7 @@ impl Reader {
     }
 }
 
-fn deliver(record: &Record, limit: Option<u64>) -> TopicEvent {
+fn deliver(record: &Record, limit: Option<u64>, omitted: fn(&[u8]) -> bool) -> TopicEvent {
     let bytes = record.value.as_ref().map_or(0, |v| v.len() as u64);
     match limit {
         Some(limit) if bytes > limit => TopicEvent::Oversized(Oversized {
@@ -90,7 +96,13 @@ fn deliver(record: &Record, limit: Option<u64>) -> TopicEvent {
             limit,
             blocks_partition: false,
         }),
-        _ => TopicEvent::Record(record.clone()),
+        _ => {
+            let mut record = record.clone();
+            if omitted(&record.key) {
+                record.value = record.value.map(|_| Bytes::new());
+            }
+            TopicEvent::Record(record)
+        }
     }
 }
 

@@ -128,6 +128,7 @@ impl Topic for MemoryTopic {
             turn: 0,
             caught_up: false,
             fault: None,
+            omitted: |_| false,
         }))
     }
 
