@@ -158,6 +158,11 @@ impl Dense {
         Self { operator, arch: Arch::new(), depth, columns, block, weights, bias, activation, absorbed }
     }
 
+    /// True where the weights do not fit in a cache.
+    pub(super) const fn is_large(&self) -> bool {
+        is_large(self.depth, self.columns)
+    }
+
     /// The columns that it gives.
     pub(crate) const fn columns(&self) -> usize {
         self.columns
@@ -181,9 +186,12 @@ impl Dense {
     }
 }
 
+const fn is_large(depth: usize, columns: usize) -> bool {
+    depth.saturating_mul(columns) >= LARGE
+}
+
 fn block_rows(depth: usize, columns: usize) -> usize {
-    let is_large = depth.saturating_mul(columns) >= LARGE;
-    if is_large { (depth / BLOCKS).clamp(SHORTEST, BLOCK_ROWS) } else { BLOCK_ROWS }
+    if is_large(depth, columns) { (depth / BLOCKS).clamp(SHORTEST, BLOCK_ROWS) } else { BLOCK_ROWS }
 }
 
 /// The rows of weights, block by block.
