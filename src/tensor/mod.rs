@@ -68,7 +68,7 @@ impl Tensor {
 
     /// A tensor of `f32` that are decoded from their bytes in a file when they are first needed. `None`
     /// where the bytes are not those of as many numbers.
-    #[cfg(any(feature = "onnx", feature = "tensorflow"))]
+    #[cfg(any(test, feature = "onnx", feature = "tensorflow"))]
     pub(crate) fn undecoded(shape: Shape, bytes: Payload) -> Option<Self> {
         let fits = shape.elements().checked_mul(size_of::<f32>()) == Some(bytes.len());
         fits.then(|| Self { shape, data: Data::Undecoded(Box::new(undecoded::Undecoded::new(bytes))) })
