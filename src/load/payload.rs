@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::memory;
+
 /// The verified bytes of one artifact.
 ///
 /// It is a [`Buf`]: a reader that consumes it gives each chunk's memory back as soon as it is past
@@ -81,6 +83,13 @@ impl Payload {
             }
         }
         tail
+    }
+
+    /// The elements that the bytes are, as [`decode_into`](Self::decode_into) reads them.
+    pub(crate) fn decoded<T, const N: usize>(self, from_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let mut values = memory::with_capacity(self.len / N);
+        self.decode_into(&mut values, from_bytes);
+        values
     }
 
     /// Adds the elements that the bytes are to a list; each chunk is freed as it has been read. Bytes

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::load::Payload;
-use crate::memory;
 
 /// Many `f32`, decoded when they are first asked for. Who lays them out in another way anyhow takes
 /// the bytes instead, and they are never there in this one.
@@ -25,13 +24,13 @@ impl Undecoded {
     pub(super) fn values(&self) -> &Vec<f32> {
         self.values.get_or_init(|| {
             let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
-            decoded(bytes.unwrap_or_default())
+            bytes.unwrap_or_default().decoded(f32::from_le_bytes)
         })
     }
 
     pub(super) fn into_values(self) -> Vec<f32> {
         match self.into_bytes() {
-            Ok(bytes) => decoded(bytes),
+            Ok(bytes) => bytes.decoded(f32::from_le_bytes),
             Err(values) => values,
         }
     }
@@ -52,12 +51,6 @@ impl Clone for Undecoded {
             None => Self { bytes: Mutex::default(), values: OnceLock::from(self.values().clone()) },
         }
     }
-}
-
-fn decoded(bytes: Payload) -> Vec<f32> {
-    let mut values = memory::with_capacity(bytes.len() / size_of::<f32>());
-    bytes.decode_into(&mut values, f32::from_le_bytes);
-    values
 }
 
 #[cfg(test)]

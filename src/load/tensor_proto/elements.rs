@@ -1,7 +1,7 @@
 //! The elements of a `TensorProto`, from raw bytes or from a typed field.
 
+use crate::kernel::standard::matmul::LayerForm;
 use crate::load::Payload;
-use crate::memory;
 use crate::tensor::{Element, Shape, Tensor};
 
 /// A tensor from raw little-endian bytes, or where there are none from a typed field.
@@ -15,12 +15,10 @@ pub(super) fn numbers<T: Element, const N: usize>(
     Tensor::new(shape.dims(), values).map_err(|e| e.to_string())
 }
 
-/// From so many numbers on they may be weights of a layer, which takes them as they lie in the file.
-const LARGE: usize = 1 << 16;
-
-/// The same of `f32`, of which many are left as they are until somebody needs them.
+/// The same of `f32`. As many as the weights of a large layer are left as they are until somebody needs
+/// them: a layer takes them as they lie in the file.
 pub(super) fn floats(shape: Shape, raw: Payload, typed: impl FnOnce() -> Vec<f32>) -> Result<Tensor, String> {
-    if shape.elements() >= LARGE
+    if shape.elements() >= LayerForm::LARGE
         && let Some(tensor) = Tensor::undecoded(shape, raw.clone())
     {
         return Ok(tensor);
@@ -50,9 +48,7 @@ pub(super) fn elements<T: Element, const N: usize>(
     if raw.len() / N != shape.elements() {
         return Err(format!("shape {shape} does not fit {} elements", raw.len() / N));
     }
-    let mut values = memory::with_capacity(shape.elements());
-    raw.decode_into(&mut values, from_bytes);
-    Ok(values)
+    Ok(raw.decoded(from_bytes))
 }
 
 /// The low bits of wider integers, as the typed fields of the format hold narrow ones.

@@ -11,7 +11,6 @@ use super::malformed;
 use crate::kernel::standard::matmul::LayerForm;
 use crate::load::tract::convert::to_engine;
 use crate::load::{LoadError, Payload};
-use crate::memory;
 use crate::tensor::{Shape, Tensor};
 
 /// From this many elements on floats are weights that a layer may take over.
@@ -121,9 +120,7 @@ fn elements<T, const N: usize>(
     if count.checked_mul(N) != Some(bytes.len()) {
         return None;
     }
-    let mut values = memory::with_capacity(count);
-    bytes.decode_into(&mut values, read);
-    Some(values)
+    Some(bytes.decoded(read))
 }
 
 /// Brings all weights that are left in a graph into the form that tract takes, one by one.
