@@ -44,6 +44,7 @@
     )
 )]
 
+mod background;
 mod batcher;
 mod error;
 mod features;

@@ -3,10 +3,12 @@
 //!
 //! `benches/run swap` prints the figures, writes `target/bench/swap.json` and plots
 //! `target/bench/swap.svg`. `BENCH_SECONDS` is the length of each of the five phases, 10 unless set:
-//! three without swaps, two with, in turns.
+//! three without swaps, two with, in turns. Beside two scorers two threads are timed that score
+//! nothing: one that touches no memory, and one that only reads some.
 
 #[path = "../../tests/memory/feed.rs"]
 mod feed;
+mod machine;
 mod memory;
 mod plot;
 #[path = "../../tests/memory/resident.rs"]
@@ -20,8 +22,9 @@ use std::time::{Duration, Instant};
 
 use feed::{Feed, Variant};
 use hdrhistogram::Histogram;
+use machine::Link;
 use memory::{MemorySample, Sampler};
-use modelswap::{ModelScorer, Models, Scorer};
+use modelswap::{ModelScorer, Models, Rows, Scorer};
 use serde::Serialize;
 use support::{Served, Work, folder, wait};
 
@@ -41,6 +44,8 @@ pub(crate) enum Phase {
 struct Results {
     latency: Vec<Latency>,
     ratios: Vec<Ratio>,
+    /// Before each of the runs.
+    links: Vec<Link>,
     memory: MemoryResults,
 }
 
@@ -86,13 +91,20 @@ fn main() {
     let memory = memory_results(&large, &small);
     println!("{}", serde_json::to_string_pretty(&memory).unwrap());
 
-    let beside = Run::of(&large, phase, Some(&small));
-    let itself = Run::of(&large, phase, None);
+    let beside = Run::of(&large, phase, Scored::Other(&small));
+    let itself = Run::of(&large, phase, Scored::Itself);
+    let registers = Run::of(&large, phase, Scored::Registers);
+    let reading = Run::of(&large, phase, Scored::Memory);
     plot::write(&folder().join("swap.svg"), &beside, phase);
 
     println!("| scored meanwhile | phase | predictions | swaps | p50 us | p99 us | p99.9 us | max us |");
     println!("|---|---|---|---|---|---|---|---|");
-    let runs = [("another model, 17 kB", &beside), ("the 100 MB model itself", &itself)];
+    let runs = [
+        ("another model, 17 kB", &beside),
+        ("no model: a loop over registers", &registers),
+        ("the 100 MB model itself", &itself),
+        ("no model: a sum of 100 MB", &reading),
+    ];
     let latency: Vec<Latency> = runs.iter().flat_map(|(name, run)| run.latencies(name)).collect();
     for l in &latency {
         let us = |ns: u64| ns as f64 / 1e3;
@@ -111,17 +123,33 @@ fn main() {
     let ratios: Vec<Ratio> = runs.iter().map(|(name, run)| run.ratio(name)).collect();
     for r in &ratios {
         println!(
-            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target: 1.1)",
+            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target of a model: 1.1)",
             r.scored, r.p50, r.p99, r.p999
         );
     }
-    let results = Results { latency, ratios, memory };
+    let links = [beside, registers, itself, reading].map(|run| run.link).into();
+    let results = Results { latency, ratios, links, memory };
     std::fs::write(folder().join("swap.json"), serde_json::to_vec_pretty(&results).unwrap()).unwrap();
+}
+
+/// What one thread does while the large model is swapped. Two of them show what the machine itself
+/// gives a thread while another one loads.
+#[derive(Clone, Copy)]
+enum Scored<'a> {
+    /// One row by another model.
+    Other(&'a Work),
+    /// One row by the model that is swapped.
+    Itself,
+    /// Nothing but arithmetic, as long as a call of a small model.
+    Registers,
+    /// Looking at as much memory as the large model has.
+    Memory,
 }
 
 /// One thread that scores without a pause, through all phases.
 pub(crate) struct Run {
     histograms: [Histogram<u64>; 2],
+    link: Link,
     swaps: u64,
     pub buckets: Vec<Bucket>,
     pub memory: Vec<MemorySample>,
@@ -135,22 +163,37 @@ pub(crate) struct Bucket {
 }
 
 impl Run {
-    /// Swaps `large`, and scores `other` meanwhile, or else `large` itself.
-    fn of(large: &Work, phase: Duration, other: Option<&Work>) -> Self {
+    /// Swaps `large`, and does something else meanwhile.
+    fn of(large: &Work, phase: Duration, scored: Scored<'_>) -> Self {
         let variants = variants(large);
         let feed = Feed::new(&large.name, variants);
         let models = Models::subscribe_to(Arc::new(feed.clone())).model(&large.name).start().unwrap();
         feed.publish();
         let scorer = models.scorer(&large.name).unwrap();
         wait(scorer.ready(Duration::from_mins(1))).unwrap();
-        let other = other.map(|work| (work, Served::start(work)));
-        let (work, meanwhile) = other.as_ref().map_or((large, &scorer), |(work, s)| (*work, &s.scorer));
+        let mut call: Box<dyn FnMut() + Send> = match scored {
+            Scored::Other(work) => {
+                let served = Served::start(work);
+                let mut score = scoring(work, served.scorer.clone());
+                Box::new(move || {
+                    let _live = &served;
+                    score();
+                })
+            }
+            Scored::Itself => Box::new(scoring(large, scorer)),
+            Scored::Registers => Box::new(machine::compute),
+            Scored::Memory => {
+                let memory = machine::memory(large.file().len());
+                Box::new(move || machine::sum(&memory))
+            }
+        };
 
+        let link = Link::measure(large.file().len());
         let begun = Instant::now();
         let sampler = Sampler::start(begun);
         let mut releases = 0;
         let mut run = std::thread::scope(|scope| {
-            let scoring = scope.spawn(|| score(meanwhile, work, begun, phase));
+            let scoring = scope.spawn(|| time(&mut call, begun, phase));
             for (kind, index) in PHASES.into_iter().zip(0_u32..) {
                 let end = phase * (index + 1);
                 if kind == Phase::Swapping {
@@ -158,7 +201,8 @@ impl Run {
                 }
                 std::thread::sleep(end.saturating_sub(begun.elapsed()));
             }
-            scoring.join().unwrap()
+            let (histograms, buckets) = scoring.join().unwrap();
+            Self { histograms, link, swaps: 0, buckets, memory: Vec::new() }
         });
         // On a machine that is busy otherwise, a newer release may overtake one that is still loading.
         let status = models.status();
@@ -207,19 +251,27 @@ fn publish_every_second(feed: &Feed, begun: Instant, end: Duration) -> u64 {
     releases
 }
 
-/// Scores one row after the other until all phases are over.
-fn score(scorer: &ModelScorer, work: &Work, begun: Instant, phase: Duration) -> Run {
+/// Scores one row after the other.
+fn scoring(work: &Work, scorer: ModelScorer) -> impl FnMut() + Send {
+    let rows: Vec<Vec<f32>> = work.batches(1).into_iter().map(<[f32]>::to_vec).collect();
+    let (width, mut out, mut next) = (work.width(), vec![0.0_f32; work.scores().0], 0);
+    move || {
+        let features = Rows::new(&rows[next % rows.len()], width).unwrap();
+        scorer.predict_into(&features, &mut out).unwrap();
+        next += 1;
+    }
+}
+
+/// Makes one call after the other until all phases are over.
+fn time(call: &mut dyn FnMut(), begun: Instant, phase: Duration) -> ([Histogram<u64>; 2], Vec<Bucket>) {
     let histogram = || Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).unwrap();
     let mut histograms = [histogram(), histogram()];
     let mut bucket = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
     let mut buckets = Vec::new();
     let mut next_bucket = BUCKET;
-    let rows = work.batches(1);
-    let mut out = vec![0.0_f32; work.scores().0];
-    for row in rows.iter().cycle() {
+    loop {
         let start = Instant::now();
-        let features = work.rows(row);
-        scorer.predict_into(&features, &mut out).unwrap();
+        call();
         let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let at = start - begun;
         let index = at.as_nanos() / phase.as_nanos();
@@ -233,7 +285,7 @@ fn score(scorer: &ModelScorer, work: &Work, begun: Instant, phase: Duration) -> 
             next_bucket += BUCKET;
         }
     }
-    Run { histograms, swaps: 0, buckets, memory: Vec::new() }
+    (histograms, buckets)
 }
 
 /// The model in two versions: with another comment at its end.

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::memory;
+use crate::{background, memory};
+
+/// How many bytes are decoded between two pauses of a load.
+const PIECE: usize = 1 << 20;
 
 /// The verified bytes of one artifact.
 ///
@@ -100,10 +103,13 @@ impl Payload {
         from_bytes: impl Fn([u8; N]) -> T,
     ) {
         while self.has_remaining() {
-            let (whole, rest) = self.chunk().as_chunks::<N>();
+            let piece = self.chunk();
+            let (whole, rest) = piece.get(..PIECE).unwrap_or(piece).as_chunks::<N>();
             values.extend(whole.iter().map(|bytes| from_bytes(*bytes)));
             let (read, is_split) = (whole.len() * N, !rest.is_empty());
             self.advance(read);
+            // Read, and written to memory that the system has cleared before.
+            background::moved(3 * read);
             if is_split {
                 let mut bytes = [0; N];
                 if self.try_copy_to_slice(&mut bytes).is_err() {
@@ -124,6 +130,7 @@ impl Payload {
         let mut all = BytesMut::with_capacity(self.len);
         while let Some(chunk) = self.chunks.pop_front() {
             all.extend_from_slice(&chunk);
+            background::moved(3 * chunk.len());
         }
         all.freeze()
     }

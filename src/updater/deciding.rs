@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::loading::{Failure, Job, Outcome, Work};
 use super::{Deferred, UnderWay, Updater};
+use crate::memory;
 use crate::plan::{Live, ReleaseId, Step, next_step};
 use crate::release::{ModelName, Release};
 use crate::scorer::LiveModel;
@@ -64,7 +65,9 @@ impl Updater {
                         Ok(positions) => {
                             let held = model.held.take(&positions);
                             let expected = self.settings.expected.get(&name).cloned();
-                            self.begin(name, *release, Job { release: sized, positions, held, expected });
+                            let is_gentle = self.is_large_model_live();
+                            let job = Job { release: sized, positions, held, expected, is_gentle };
+                            self.begin(name, *release, job);
                             return true;
                         }
                         Err(missing) => {
@@ -78,6 +81,12 @@ impl Updater {
             }
         }
         true
+    }
+
+    /// True where a version is live whose every call reads more than a cache holds.
+    fn is_large_model_live(&self) -> bool {
+        let mut live = self.status.models.values().filter_map(|model| model.live.as_ref());
+        live.any(|live| live.memory >= memory::HUGE)
     }
 
     fn begin(&mut self, name: ModelName, release: Release, job: Job) {

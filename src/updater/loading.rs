@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::Settings;
 use super::assembling::{Assembly, Begun};
+use crate::background;
 use crate::load::panic_text;
 use crate::release::{ModelName, Position};
 use crate::scorer::LiveModel;
@@ -52,6 +53,8 @@ pub(super) struct Job {
     /// The payloads among them that are at hand.
     pub(super) held: Vec<(Position, Bytes)>,
     pub(super) expected: Option<Signature>,
+    /// True where a version is live whose calls a fast load would slow down.
+    pub(super) is_gentle: bool,
 }
 
 /// What became of a [`Job`].
@@ -79,7 +82,7 @@ pub(super) fn spawn(
     let (work_sender, work) = unbounded();
     let (report_sender, reports) = unbounded();
     let thread = std::thread::Builder::new().name("modelswap-loader".into()).spawn(move || {
-        lower_priority();
+        background::lower_priority();
         let mut loading = Loading { topic, settings, fetcher: None, begun: Begun::default() };
         loop {
             let report = match work.recv_timeout(KEEP_FETCHER) {
@@ -127,14 +130,16 @@ struct Loading {
 
 impl Loading {
     fn load(&mut self, job: Job) -> Result<Proven, Failure> {
-        let Job { release, positions, held, expected } = job;
+        let Job { release, positions, held, expected, is_gentle } = job;
         let begun = std::mem::take(&mut self.begun).of(&positions);
         let mut artifact = Assembly::new(&positions, begun, held);
         self.fetch(&mut artifact, release.release().artifact.bytes)
             .map_err(|error| Failure::Unavailable(error.to_string()))?;
         let verified = release.verify(artifact.finish()?)?;
-        let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
-        Ok(loaded.prove(expected.as_ref())?)
+        background::gently(is_gentle, || {
+            let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
+            Ok(loaded.prove(expected.as_ref())?)
+        })
     }
 
     /// Reads what is missing from the topic.
@@ -163,17 +168,3 @@ impl Loading {
         fetched
     }
 }
-
-/// Loading must not take time from the threads that score.
-#[cfg(unix)]
-fn lower_priority() {
-    const NICE: i32 = 10;
-    let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-    if let Err(error) = lowered {
-        tracing::debug!(%error, "the loader runs at normal priority");
-    }
-}
-
-/// Loading must not take time from the threads that score, where the system can tell them apart.
-#[cfg(not(unix))]
-fn lower_priority() {}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use crate::background;
 use crate::topic::{Topic, TopicEvent};
 
 /// How many events may wait for the updater; each may hold a record, so this bounds memory.
@@ -23,6 +24,7 @@ pub(super) fn spawn(
     let (sender, receiver) = bounded(WAITING);
     let topic = Arc::clone(topic);
     let thread = std::thread::Builder::new().name("modelswap-reader".into()).spawn(move || {
+        background::lower_priority();
         let mut reader = match topic.reader() {
             Ok(reader) => reader,
             Err(error) => {

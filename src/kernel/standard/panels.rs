@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::dense::{Dense, Weights};
 use super::tile::{PANEL, Sums, accumulate, load, store};
+use crate::background;
 
 /// The rows that are worked on at a time, so that what is read of them stays in a cache.
 const ROW_BLOCK: usize = 256;
@@ -157,6 +158,9 @@ fn by_panels<S: Simd, const R: usize, const P: usize, const V: usize>(
     let count = columns.div_ceil(PANEL);
     for start in (0..depth).step_by(layer.block) {
         let end = depth.min(start + layer.block);
+        if layer.is_large() {
+            background::moved((end - start) * columns * size_of::<f32>());
+        }
         let block = |panel: usize| {
             let at = start * count + panel * (end - start);
             panels.get(at..at + end - start).unwrap_or(&[])
