@@ -78,6 +78,20 @@ pub(crate) fn in_large_pages(len: usize) -> Option<MmapMut> {
     map
 }
 
+/// The bytes of the cache lines that processors fetch together.
+const LINES: usize = 128;
+
+/// Makes a vector so long. Where it has to grow it gets room to spare behind its elements, so that the
+/// next allocation does not begin on their cache lines: it may be another thread's, and two that write
+/// to one line wait for each other.
+#[inline]
+pub(crate) fn resize_apart<T: Clone>(vector: &mut Vec<T>, len: usize, value: T) {
+    if len > vector.capacity() {
+        vector.reserve(len - vector.len() + LINES.div_ceil(size_of::<T>().max(1)));
+    }
+    vector.resize(len, value);
+}
+
 /// A vector with room for so many elements, to be filled.
 pub(crate) fn with_capacity<T>(len: usize) -> Vec<T> {
     reserved(len, Vec::with_capacity)

@@ -50,7 +50,7 @@ impl Aligned {
             Values::Many(_) => Vec::new(),
         };
         kept.clear();
-        kept.resize(len + LANES - 1, 0.0);
+        memory::resize_apart(&mut kept, len + LANES - 1, 0.0);
         *self = Self::of(kept, len);
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Fact, RunContext};
 use crate::load::RunError;
+use crate::memory;
 use crate::signature::Labels;
 use crate::tensor::{DataView, Element, ElementType, Tensor, TensorView};
 
@@ -64,7 +65,7 @@ impl Program {
             return Err(RunError::Operator { operator: "the graph", expected: "one tensor an input" });
         }
         if scratch.slots.len() < self.slots {
-            scratch.slots.resize_with(self.slots, Tensor::default);
+            memory::resize_apart(&mut scratch.slots, self.slots, Tensor::default());
         }
         let limited;
         let cx = if self.loops {
@@ -74,7 +75,7 @@ impl Program {
             cx
         };
         scratch.bytes.clear();
-        scratch.bytes.resize(self.slots, 0);
+        memory::resize_apart(&mut scratch.bytes, self.slots, 0);
         // One tensor is bounded by the kernel that makes it, all that a run holds at a time are here:
         // many that are just small enough are as bad as one that is not.
         let mut held = 0_u64;

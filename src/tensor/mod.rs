@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::load::Payload;
+use crate::memory;
 
 mod element;
 mod shape;
@@ -142,7 +143,7 @@ impl Tensor {
         self.shape = shape;
         match T::peek_mut(&mut self.data) {
             Some(values) => {
-                values.resize(shape.elements(), T::default());
+                memory::resize_apart(values, shape.elements(), T::default());
                 values
             }
             None => &mut [],

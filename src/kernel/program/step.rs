@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::kernel::{Kernel, RunContext};
 use crate::load::RunError;
+use crate::memory;
 use crate::tensor::{Tensor, TensorView};
 
 /// One kernel, where its inputs come from and its outputs go to.
@@ -82,7 +83,7 @@ impl Step {
             return self.call(given(inputs, constants, slot), outputs, arguments, cx);
         }
         if active.len() < count {
-            active.resize_with(count, Tensor::default);
+            memory::resize_apart(active, count, Tensor::default());
         }
         let outputs = active.get_mut(..count).unwrap_or_default();
         swap_outputs(slots, outputs, &self.outputs);

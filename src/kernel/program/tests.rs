@@ -278,3 +278,33 @@ fn an_error_of_one_run_does_not_reach_the_next() {
     assert_eq!(program.output(&scratch, &[x], 0).unwrap().dims(), [1, 4]);
     assert!(program.run(&mut scratch, &[], &cx).is_err());
 }
+
+#[test]
+fn what_two_threads_write_to_lies_on_no_common_cache_line() {
+    let pair = |x: usize| node("Split", &["x"], &[["a", "b"][x % 2], ["c", "d"][x % 2]]);
+    let mut nodes = vec![with(pair(0), vec![("axis", Attribute::Int(1))])];
+    nodes.push(node("Exp", &["a"], &["e"]));
+    nodes.push(node("Add", &["e", "c"], &["y"]));
+    let program = Program::build(graph(nodes, vec![], &["y"])).unwrap();
+    let x = TensorView::new(&[1, 2], &[1.0_f32, 2.0]).unwrap();
+    // One thread makes them all: an allocator is likely to lay them side by side.
+    let mut scratches: Vec<Scratch> = (0..16).map(|_| Scratch::default()).collect();
+    for scratch in &mut scratches {
+        program.run(scratch, &[x], &RunContext::default()).unwrap();
+    }
+    let lines = |scratch: &Scratch| {
+        let mut lines = Vec::new();
+        let mut add = |from: usize, bytes: usize| lines.extend(from / 128..=(from + bytes - 1) / 128);
+        add(scratch.slots.as_ptr().addr(), size_of_val(&*scratch.slots));
+        add(scratch.bytes.as_ptr().addr(), size_of_val(&*scratch.bytes));
+        for values in scratch.slots.iter().filter_map(Tensor::values::<f32>).filter(|v| !v.is_empty()) {
+            add(values.as_ptr().addr(), size_of_val(values));
+        }
+        lines
+    };
+    for (i, one) in scratches.iter().enumerate() {
+        for other in scratches.iter().skip(i + 1) {
+            assert!(!lines(one).iter().any(|line| lines(other).contains(line)));
+        }
+    }
+}
