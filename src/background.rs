@@ -4,39 +4,42 @@
 //! Processors that share a link to the memory share what it carries. Where one thread that goes
 //! through a model's weights has all of it (two cores of an AMD EPYC 9004 read 33 GB/s each where the
 //! host lets them have a link each, and 18 where they share one), every byte that a load moves
-//! meanwhile makes it wait, whatever the priorities are. So a load goes slowly where a large model is
-//! live, at a small part of what a link carries.
+//! meanwhile makes it wait, whatever the priorities are. So a load goes slowly while a large model is
+//! scored with, at a small part of what a link carries.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// What a gentle thread moves at most, in bytes per nanosecond.
-const RATE: u64 = 6;
+const RATE: u64 = 4;
 /// A shorter pause would last longer than it should.
 const SHORTEST: Duration = Duration::from_micros(100);
+/// How long a thread that was seen to score is taken to go on with it: longer than a call takes.
+const LINGER: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// As its priority: something that a thread is, and that nothing which it calls need be told.
-    static PACE: Cell<Option<Pace>> = const { Cell::new(None) };
+    static GENTLE: RefCell<Option<Gentle>> = const { RefCell::new(None) };
 }
 
-/// Does `work`, gently if asked to: with a pause wherever it has [`moved`] much memory.
-pub(crate) fn gently<T>(is_gentle: bool, work: impl FnOnce() -> T) -> T {
+/// Does `work`, with a pause wherever it has [`moved`] much memory while others score. `have_scored`
+/// tells whether they have since it was last asked.
+pub(crate) fn gently<T>(mut have_scored: impl FnMut() -> bool + 'static, work: impl FnOnce() -> T) -> T {
+    have_scored();
+    let now = Instant::now();
+    let gentle = Gentle { have_scored: Box::new(have_scored), until: now, pace: Pace::from(now) };
+    GENTLE.set(Some(gentle));
     let _end = End;
-    PACE.set(is_gentle.then(Pace::begin));
     work()
 }
 
 /// Says that this thread has just moved so many bytes from or to the memory. A thread that is not
 /// gentle does not wait.
-#[inline]
 pub(crate) fn moved(bytes: usize) {
-    if let Some(mut pace) = PACE.get() {
-        if let Some(pause) = pace.pause(bytes as u64, pace.since.elapsed()) {
-            std::thread::sleep(pause);
-            pace = Pace::begin();
-        }
-        PACE.set(Some(pace));
+    let pause =
+        GENTLE.with_borrow_mut(|gentle| gentle.as_mut().and_then(|g| g.pause(bytes as u64, Instant::now())));
+    if let Some(pause) = pause {
+        std::thread::sleep(pause);
     }
 }
 
@@ -56,27 +59,50 @@ pub(crate) fn lower_priority() {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn lower_priority() {}
 
+struct Gentle {
+    have_scored: Box<dyn FnMut() -> bool>,
+    /// When nobody scores any more, as far as is known.
+    until: Instant,
+    pace: Pace,
+}
+
+impl Gentle {
+    fn pause(&mut self, bytes: u64, now: Instant) -> Option<Duration> {
+        if (self.have_scored)() {
+            self.until = now + LINGER;
+        }
+        let pause = self.pace.pause(bytes, now);
+        pause.filter(|_| now < self.until)
+    }
+}
+
 /// What was moved since when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Pace {
     since: Instant,
     bytes: u64,
 }
 
 impl Pace {
-    fn begin() -> Self {
-        Self { since: Instant::now(), bytes: 0 }
-    }
-
-    /// How long to wait after so many bytes more, all that were moved having taken `elapsed`. What was
-    /// moved slowly is no reason to go on the faster.
-    fn pause(&mut self, bytes: u64, elapsed: Duration) -> Option<Duration> {
-        self.bytes += bytes;
-        let due = Duration::from_nanos(self.bytes / RATE);
-        if due < elapsed {
-            *self = Self::begin();
+    /// How long to wait after so many bytes more. A pause that lasts too long shortens the next one; else
+    /// what was moved slowly is no reason to go on the faster.
+    fn pause(&mut self, bytes: u64, now: Instant) -> Option<Duration> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let due = self.since + Duration::from_nanos(self.bytes / RATE);
+        let pause = due.saturating_duration_since(now);
+        if pause.is_zero() {
+            *self = now.into();
+        } else if pause >= SHORTEST {
+            *self = due.into();
+            return Some(pause);
         }
-        due.checked_sub(elapsed).filter(|pause| *pause >= SHORTEST)
+        None
+    }
+}
+
+impl From<Instant> for Pace {
+    fn from(since: Instant) -> Self {
+        Self { since, bytes: 0 }
     }
 }
 
@@ -85,7 +111,7 @@ struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        PACE.set(None);
+        GENTLE.set(None);
     }
 }
 
@@ -94,30 +120,45 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    /// What may be moved in 3 ms.
+    const MOVED: u64 = RATE * 3_000_000;
 
     #[test]
     fn what_was_moved_fast_is_followed_by_a_pause_and_what_was_slow_by_none() {
-        let mut pace = Pace::begin();
-        assert_eq!(pace.pause(RATE * 3_000_000, MS), Some(2 * MS));
-        let mut pace = Pace::begin();
-        assert_eq!(pace.pause(RATE * 3_000_000, 4 * MS), None);
-        // The time that was left over is not made up for.
-        assert_eq!((pace.bytes, pace.pause(RATE * 3_000_000, MS)), (0, Some(2 * MS)));
+        let begin = Instant::now();
+        let mut pace = Pace::from(begin);
+        assert_eq!(pace.pause(MOVED, begin + MS), Some(2 * MS));
+        // It lasted a millisecond too long.
+        assert_eq!(pace.pause(MOVED, begin + 5 * MS), Some(MS));
+        let late = begin + 20 * MS;
+        assert_eq!((pace.pause(MOVED, late), &pace), (None, &late.into()));
+        assert_eq!(pace.pause(MOVED, late + MS), Some(2 * MS));
     }
 
     #[test]
     fn small_moves_add_up_to_one_pause() {
-        let mut pace = Pace::begin();
-        let pauses: Vec<_> = (0..3).map(|_| pace.pause(RATE * 40_000, Duration::ZERO)).collect();
+        let begin = Instant::now();
+        let mut pace = Pace::from(begin);
+        let pauses: Vec<_> = (0..3).map(|_| pace.pause(RATE * 40_000, begin)).collect();
         assert_eq!(pauses, [None, None, Some(Duration::from_micros(120))]);
     }
 
     #[test]
+    fn there_is_no_pause_before_somebody_scores_nor_long_after() {
+        let begin = Instant::now();
+        let mut scored = [false, true, false, false].into_iter();
+        let have_scored = Box::new(move || scored.next().unwrap());
+        let mut gentle = Gentle { have_scored, until: begin, pace: begin.into() };
+        let at = [Duration::ZERO, 3 * MS, 6 * MS, LINGER + 4 * MS];
+        let pauses = at.map(|at| gentle.pause(MOVED, begin + at));
+        assert_eq!(pauses, [None, Some(3 * MS), Some(3 * MS), None]);
+    }
+
+    #[test]
     fn a_thread_is_gentle_as_long_as_its_work_lasts_and_never_longer() {
-        let is_gentle = || PACE.get().is_some();
-        assert!(!gently(false, is_gentle) && gently(true, is_gentle) && !is_gentle());
-        assert!(std::panic::catch_unwind(|| gently(true, || panic!("expected"))).is_err());
+        let is_gentle = || GENTLE.with_borrow(Option::is_some);
+        assert!(gently(|| false, is_gentle) && !is_gentle());
+        assert!(std::panic::catch_unwind(|| gently(|| false, || panic!("expected"))).is_err());
         assert!(!is_gentle());
-        moved(usize::MAX);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::features::{Features, Inputs, RowsOf};
 use crate::kernel::PerThread;
@@ -79,6 +80,9 @@ pub(crate) struct LiveModel {
     identity: Arc<Identity>,
     /// What most models take, so that most calls need no more than a look at it.
     rows: Option<RowsOf>,
+    /// That it was called since this was last taken back. Written only where it has to be: threads
+    /// that score would wait for each other's writes.
+    has_scored: AtomicBool,
     /// The memory for the inputs of a call.
     arguments: PerThread<Vec<TensorView<'static>>>,
 }
@@ -88,7 +92,7 @@ impl LiveModel {
         let signature = model.signature().clone();
         let rows = RowsOf::only_input(&signature);
         let identity = Arc::new(Identity { provenance, signature });
-        Self { model, identity, rows, arguments: PerThread::default() }
+        Self { model, identity, rows, has_scored: AtomicBool::new(false), arguments: PerThread::default() }
     }
 
     pub(crate) fn provenance(&self) -> &Provenance {
@@ -117,6 +121,9 @@ impl LiveModel {
         features: &dyn Features,
         run: impl FnOnce(&[TensorView<'_>]) -> Result<(), RunError>,
     ) -> Result<(), PredictError> {
+        if !self.has_scored.load(Ordering::Relaxed) {
+            self.has_scored.store(true, Ordering::Relaxed);
+        }
         let inputs = features.inputs();
         match &inputs {
             Inputs::Rows(view) if self.rows.is_some_and(|rows| rows.accepts(*view)) => {
@@ -135,6 +142,23 @@ impl LiveModel {
                 contain(|| run(&inputs))
             }
         }
+    }
+}
+
+/// Versions of which it is asked whether they are in use. It keeps none of them in memory.
+pub(crate) struct InUse(Vec<Weak<LiveModel>>);
+
+impl InUse {
+    /// True where one of them was called since this was last asked.
+    pub(crate) fn have_scored(&self) -> bool {
+        let mut versions = self.0.iter().filter_map(Weak::upgrade);
+        versions.any(|version| version.has_scored.swap(false, Ordering::Relaxed))
+    }
+}
+
+impl FromIterator<Snapshot> for InUse {
+    fn from_iter<I: IntoIterator<Item = Snapshot>>(snapshots: I) -> Self {
+        Self(snapshots.into_iter().map(|snapshot| Arc::downgrade(&snapshot.version)).collect())
     }
 }
 

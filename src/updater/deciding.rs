@@ -8,9 +8,9 @@ use super::{Deferred, UnderWay, Updater};
 use crate::memory;
 use crate::plan::{Live, ReleaseId, Step, next_step};
 use crate::release::{ModelName, Release};
-use crate::scorer::LiveModel;
+use crate::scorer::{InUse, LiveModel};
 use crate::slot::Retired;
-use crate::status::{Activity, LiveStatus, Rejected};
+use crate::status::{Activity, LiveStatus, ModelStatus, Rejected};
 use crate::verify::{Proven, Rejection, Sized, Stage};
 
 /// The first and the longest time after which a load that was put off is tried again.
@@ -65,8 +65,8 @@ impl Updater {
                         Ok(positions) => {
                             let held = model.held.take(&positions);
                             let expected = self.settings.expected.get(&name).cloned();
-                            let is_gentle = self.is_large_model_live();
-                            let job = Job { release: sized, positions, held, expected, is_gentle };
+                            let live = self.large_models();
+                            let job = Job { release: sized, positions, held, expected, live };
                             self.begin(name, *release, job);
                             return true;
                         }
@@ -83,10 +83,11 @@ impl Updater {
         true
     }
 
-    /// True where a version is live whose every call reads more than a cache holds.
-    fn is_large_model_live(&self) -> bool {
-        let mut live = self.status.models.values().filter_map(|model| model.live.as_ref());
-        live.any(|live| live.memory >= memory::HUGE)
+    /// The live versions of which every call may read more than a cache holds.
+    fn large_models(&self) -> InUse {
+        let is_large = |status: &ModelStatus| status.live.as_ref().is_some_and(|l| l.memory >= memory::HUGE);
+        let large = self.status.models.iter().filter(|(_, status)| is_large(status));
+        large.filter_map(|(name, _)| self.slots.slot(name).snapshot().ok()).collect()
     }
 
     fn begin(&mut self, name: ModelName, release: Release, job: Job) {

@@ -16,7 +16,7 @@ use super::assembling::{Assembly, Begun};
 use crate::background;
 use crate::load::panic_text;
 use crate::release::{ModelName, Position};
-use crate::scorer::LiveModel;
+use crate::scorer::{InUse, LiveModel};
 use crate::signature::Signature;
 use crate::topic::{RecordFetcher, Topic, TopicError};
 use crate::verify::{Loaded, Proven, Rejection, Sized, Stage};
@@ -53,8 +53,8 @@ pub(super) struct Job {
     /// The payloads among them that are at hand.
     pub(super) held: Vec<(Position, Bytes)>,
     pub(super) expected: Option<Signature>,
-    /// True where a version is live whose calls a fast load would slow down.
-    pub(super) is_gentle: bool,
+    /// The live versions whose calls a fast load would slow down.
+    pub(super) live: InUse,
 }
 
 /// What became of a [`Job`].
@@ -130,16 +130,19 @@ struct Loading {
 
 impl Loading {
     fn load(&mut self, job: Job) -> Result<Proven, Failure> {
-        let Job { release, positions, held, expected, is_gentle } = job;
+        let Job { release, positions, held, expected, live } = job;
         let begun = std::mem::take(&mut self.begun).of(&positions);
         let mut artifact = Assembly::new(&positions, begun, held);
         self.fetch(&mut artifact, release.release().artifact.bytes)
             .map_err(|error| Failure::Unavailable(error.to_string()))?;
         let verified = release.verify(artifact.finish()?)?;
-        background::gently(is_gentle, || {
-            let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
-            Ok(loaded.prove(expected.as_ref())?)
-        })
+        background::gently(
+            move || live.have_scored(),
+            || {
+                let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
+                Ok(loaded.prove(expected.as_ref())?)
+            },
+        )
     }
 
     /// Reads what is missing from the topic.
