@@ -228,3 +228,24 @@ impl fmt::Debug for Snapshot {
         f.debug_tuple("Snapshot").field(self.provenance()).finish()
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::FixedScorer;
+
+    #[test]
+    fn versions_that_scored_are_told_of_once_and_those_that_are_gone_never() {
+        let snapshots =
+            [0.1, 0.2].map(|score| FixedScorer::answering(1, move |_| vec![score]).snapshot().unwrap());
+        let in_use: InUse = snapshots.iter().cloned().collect();
+        assert!(!in_use.have_scored());
+        for snapshot in &snapshots {
+            snapshot.predict_into(&[1.0_f32], &mut [0.0]).unwrap();
+            assert_eq!([in_use.have_scored(), in_use.have_scored()], [true, false]);
+        }
+        snapshots.iter().for_each(|s| assert!(s.predict(&[1.0_f32]).is_ok()));
+        drop(snapshots);
+        assert!(!in_use.have_scored());
+    }
+}
