@@ -48,8 +48,10 @@ pub(crate) fn moved(bytes: usize) {
 /// on, those of a topic's client among them, begin with the same.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn lower_priority() {
-    const NICE: i32 = 10;
-    let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    const LOWER_BY: i32 = 10;
+    let thread = Some(rustix::thread::gettid());
+    let lowered = rustix::process::getpriority_process(thread)
+        .and_then(|nice| rustix::process::setpriority_process(thread, (nice + LOWER_BY).min(19)));
     if let Err(error) = lowered {
         tracing::debug!(%error, "models are loaded at normal priority");
     }
