@@ -84,7 +84,7 @@ impl Updater {
     }
 
     /// The live versions of which every call may read more than a cache holds.
-    fn large_models(&self) -> InUse {
+    pub(super) fn large_models(&self) -> InUse {
         let is_large = |status: &ModelStatus| status.live.as_ref().is_some_and(|l| l.memory >= memory::HUGE);
         let large = self.status.models.iter().filter(|(_, status)| is_large(status));
         large.filter_map(|(name, _)| self.slots.slot(name).snapshot().ok()).collect()

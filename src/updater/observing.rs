@@ -69,11 +69,13 @@ impl Updater {
             Change::None => {}
             Change::Announced(name) => self.announced(&name, record),
             Change::Chunk { model: name, sha256, index } => {
+                // With a thread that reads and one that scores, one that hashes may be one too many.
+                let is_free = self.caught_up && self.loading.is_none() && !self.large_models().have_scored();
                 let model = self.models.entry(name.clone()).or_default();
                 if self.caught_up {
                     model.held.chunk(sha256, record, self.settings.max_model_bytes);
                     // A loader that is busy would only keep what waits for it in memory.
-                    if let (Some(chunk), None) = (&record.value, &self.loading) {
+                    if let (Some(chunk), true) = (&record.value, is_free) {
                         let (position, chunk) = (record.position, chunk.clone());
                         drop(self.work.send(Work::Hash { index, position, chunk }));
                     }
