@@ -1,6 +1,5 @@
 //! What the scorer costs beside the engine, and what a second thread brings.
 
-use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use modelswap::load::Model;
 use modelswap::{Scorer, TensorView};
 
 use crate::engines::{BareTract, Ours};
-use crate::support::{Served, Work};
+use crate::support::{Served, Work, compute};
 use crate::table;
 use crate::turns::{Contender, Figure, Turns, quantile};
 
@@ -68,7 +67,7 @@ pub(crate) fn threads(seconds: f64) -> Vec<Figure> {
     let mut figures = Vec::new();
     figures.extend(on_threads("a loop over registers", turn, &|| {
         for _ in 0..1000 {
-            black_box((0..64_u64).fold(black_box(1_u64), |x, i| x.rotate_left(7) ^ i));
+            compute(64);
         }
         1000
     }));

@@ -1,6 +1,7 @@
 //! What the benches share: the models that `benches/models.py` makes, and ways to serve them.
 #![allow(dead_code, reason = "no bench needs all of it")]
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,11 @@ impl Served {
         writer.commit().unwrap();
         self.topic.compact();
     }
+}
+
+/// So many steps of arithmetic, each of which needs the one before, and no look at any memory.
+pub(crate) fn compute(steps: u64) {
+    black_box((0..steps).fold(black_box(1_u64), |x, i| x.rotate_left(7) ^ i));
 }
 
 /// Runs a future to its end.

@@ -6,11 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// As long as a call of a small model, and without a look at any memory.
-pub(crate) fn compute() {
-    black_box((0..250_u64).fold(black_box(1_u64), |x, i| x.rotate_left(7) ^ i));
-}
-
 /// So many bytes, not zero.
 pub(crate) fn memory(bytes: usize) -> Vec<u64> {
     vec![1; bytes / size_of::<u64>()]

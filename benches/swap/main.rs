@@ -26,7 +26,7 @@ use machine::Link;
 use memory::{MemorySample, Sampler};
 use modelswap::{ModelScorer, Models, Rows, Scorer};
 use serde::Serialize;
-use support::{Served, Work, folder, wait};
+use support::{Served, Work, compute, folder, wait};
 
 const PHASES: [Phase; 5] = [Phase::Quiet, Phase::Swapping, Phase::Quiet, Phase::Swapping, Phase::Quiet];
 const BUCKET: Duration = Duration::from_millis(100);
@@ -181,7 +181,7 @@ impl Run {
                 })
             }
             Scored::Itself => Box::new(scoring(large, scorer)),
-            Scored::Registers => Box::new(machine::compute),
+            Scored::Registers => Box::new(|| compute(250)),
             Scored::Memory => {
                 let memory = machine::memory(large.file().len());
                 Box::new(move || machine::sum(&memory))
@@ -192,7 +192,7 @@ impl Run {
         let begun = Instant::now();
         let sampler = Sampler::start(begun);
         let mut releases = 0;
-        let mut run = std::thread::scope(|scope| {
+        let (histograms, buckets) = std::thread::scope(|scope| {
             let scoring = scope.spawn(|| time(&mut call, begun, phase));
             for (kind, index) in PHASES.into_iter().zip(0_u32..) {
                 let end = phase * (index + 1);
@@ -201,16 +201,15 @@ impl Run {
                 }
                 std::thread::sleep(end.saturating_sub(begun.elapsed()));
             }
-            let (histograms, buckets) = scoring.join().unwrap();
-            Self { histograms, link, swaps: 0, buckets, memory: Vec::new() }
+            scoring.join().unwrap()
         });
         // On a machine that is busy otherwise, a newer release may overtake one that is still loading.
         let status = models.status();
-        run.swaps = status.model(&large.name).map_or(0, |m| m.swaps.saturating_sub(1));
-        println!("{releases} releases, {} swaps", run.swaps);
-        run.memory = sampler.stop();
+        let swaps = status.model(&large.name).map_or(0, |m| m.swaps.saturating_sub(1));
+        println!("{releases} releases, {swaps} swaps");
+        let memory = sampler.stop();
         wait(models.shutdown());
-        run
+        Self { histograms, link, swaps, buckets, memory }
     }
 
     fn latencies(&self, scored: &str) -> Vec<Latency> {
