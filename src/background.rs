@@ -14,20 +14,17 @@ use std::time::{Duration, Instant};
 const RATE: u64 = 4;
 /// A shorter pause would last longer than it should.
 const SHORTEST: Duration = Duration::from_micros(100);
-/// How long a thread that was seen to score is taken to go on with it: longer than a call takes.
-const LINGER: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// As its priority: something that a thread is, and that nothing which it calls need be told.
     static GENTLE: RefCell<Option<Gentle>> = const { RefCell::new(None) };
 }
 
-/// Does `work`, with a pause wherever it has [`moved`] much memory while others score. `have_scored`
-/// tells whether they have since it was last asked.
-pub(crate) fn gently<T>(mut have_scored: impl FnMut() -> bool + 'static, work: impl FnOnce() -> T) -> T {
-    have_scored();
-    let now = Instant::now();
-    let gentle = Gentle { have_scored: Box::new(have_scored), until: now, pace: Pace::from(now) };
+/// Does `work`, with a pause wherever it has [`moved`] much memory while `others_score`.
+pub(crate) fn gently<T>(others_score: impl Fn(Instant) -> bool + 'static, work: impl FnOnce() -> T) -> T {
+    let mut gentle = Gentle { others_score: Box::new(others_score), pace: Instant::now().into() };
+    // The first look tells the next ones what is new.
+    gentle.pause(0, Instant::now());
     GENTLE.set(Some(gentle));
     let _end = End;
     work()
@@ -62,19 +59,18 @@ pub(crate) fn lower_priority() {
 pub(crate) fn lower_priority() {}
 
 struct Gentle {
-    have_scored: Box<dyn FnMut() -> bool>,
-    /// When nobody scores any more, as far as is known.
-    until: Instant,
+    others_score: Box<dyn Fn(Instant) -> bool>,
     pace: Pace,
 }
 
 impl Gentle {
     fn pause(&mut self, bytes: u64, now: Instant) -> Option<Duration> {
-        if (self.have_scored)() {
-            self.until = now + LINGER;
+        if (self.others_score)(now) {
+            return self.pace.pause(bytes, now);
         }
-        let pause = self.pace.pause(bytes, now);
-        pause.filter(|_| now < self.until)
+        // What was moved while nobody scored is not made up for later.
+        self.pace = now.into();
+        None
     }
 }
 
@@ -146,21 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_pause_before_somebody_scores_nor_long_after() {
+    fn what_is_moved_while_nobody_scores_costs_no_pause_then_or_later() {
         let begin = Instant::now();
-        let mut scored = [false, true, false, false].into_iter();
-        let have_scored = Box::new(move || scored.next().unwrap());
-        let mut gentle = Gentle { have_scored, until: begin, pace: begin.into() };
-        let at = [Duration::ZERO, 3 * MS, 6 * MS, LINGER + 4 * MS];
-        let pauses = at.map(|at| gentle.pause(MOVED, begin + at));
-        assert_eq!(pauses, [None, Some(3 * MS), Some(3 * MS), None]);
+        let scores = move |now| (begin + 3 * MS..begin + 9 * MS).contains(&now);
+        let mut gentle = Gentle { others_score: Box::new(scores), pace: begin.into() };
+        let pauses = [0, 2, 3, 6, 9].map(|at| gentle.pause(MOVED, begin + at * MS));
+        assert_eq!(pauses, [None, None, Some(2 * MS), Some(2 * MS), None]);
     }
 
     #[test]
     fn a_thread_is_gentle_as_long_as_its_work_lasts_and_never_longer() {
         let is_gentle = || GENTLE.with_borrow(Option::is_some);
-        assert!(gently(|| false, is_gentle) && !is_gentle());
-        assert!(std::panic::catch_unwind(|| gently(|| false, || panic!("expected"))).is_err());
+        assert!(gently(|_| false, is_gentle) && !is_gentle());
+        assert!(std::panic::catch_unwind(|| gently(|_| false, || panic!("expected"))).is_err());
         assert!(!is_gentle());
     }
 }

@@ -72,6 +72,7 @@ mod tensor;
 pub mod testing;
 pub mod topic;
 mod updater;
+mod usage;
 mod verify;
 pub mod wire;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::features::{Features, Inputs, RowsOf};
 use crate::kernel::PerThread;
@@ -15,6 +15,7 @@ pub use crate::provenance::Provenance;
 use crate::release::Position;
 use crate::signature::Signature;
 use crate::tensor::{Tensor, TensorView, with_memory_of};
+use crate::usage::Usage;
 
 /// Scores events with the newest verified version of one model.
 ///
@@ -80,9 +81,7 @@ pub(crate) struct LiveModel {
     identity: Arc<Identity>,
     /// What most models take, so that most calls need no more than a look at it.
     rows: Option<RowsOf>,
-    /// That it was called since this was last taken back. Written only where it has to be: threads
-    /// that score would wait for each other's writes.
-    has_scored: AtomicBool,
+    usage: Usage,
     /// The memory for the inputs of a call.
     arguments: PerThread<Vec<TensorView<'static>>>,
 }
@@ -92,7 +91,7 @@ impl LiveModel {
         let signature = model.signature().clone();
         let rows = RowsOf::only_input(&signature);
         let identity = Arc::new(Identity { provenance, signature });
-        Self { model, identity, rows, has_scored: AtomicBool::new(false), arguments: PerThread::default() }
+        Self { model, identity, rows, usage: Usage::default(), arguments: PerThread::default() }
     }
 
     pub(crate) fn provenance(&self) -> &Provenance {
@@ -121,9 +120,7 @@ impl LiveModel {
         features: &dyn Features,
         run: impl FnOnce(&[TensorView<'_>]) -> Result<(), RunError>,
     ) -> Result<(), PredictError> {
-        if !self.has_scored.load(Ordering::Relaxed) {
-            self.has_scored.store(true, Ordering::Relaxed);
-        }
+        self.usage.note();
         let inputs = features.inputs();
         match &inputs {
             Inputs::Rows(view) if self.rows.is_some_and(|rows| rows.accepts(*view)) => {
@@ -149,10 +146,10 @@ impl LiveModel {
 pub(crate) struct InUse(Vec<Weak<LiveModel>>);
 
 impl InUse {
-    /// True where one of them was called since this was last asked.
-    pub(crate) fn have_scored(&self) -> bool {
+    /// True where one of them is being called, as far as looks before this one can tell.
+    pub(crate) fn score(&self, now: Instant) -> bool {
         let mut versions = self.0.iter().filter_map(Weak::upgrade);
-        versions.any(|version| version.has_scored.swap(false, Ordering::Relaxed))
+        versions.any(|version| version.usage.is_current(now))
     }
 }
 
@@ -235,17 +232,17 @@ mod tests {
     use crate::testing::FixedScorer;
 
     #[test]
-    fn versions_that_scored_are_told_of_once_and_those_that_are_gone_never() {
-        let snapshots =
-            [0.1, 0.2].map(|score| FixedScorer::answering(1, move |_| vec![score]).snapshot().unwrap());
-        let in_use: InUse = snapshots.iter().cloned().collect();
-        assert!(!in_use.have_scored());
-        for snapshot in &snapshots {
-            snapshot.predict_into(&[1.0_f32], &mut [0.0]).unwrap();
-            assert_eq!([in_use.have_scored(), in_use.have_scored()], [true, false]);
+    fn versions_that_score_are_told_of_and_those_that_are_gone_never() {
+        let now = Instant::now();
+        for called in [0, 1] {
+            let snapshots =
+                [0.1, 0.2].map(|score| FixedScorer::answering(1, move |_| vec![score]).snapshot().unwrap());
+            let in_use: InUse = snapshots.iter().cloned().collect();
+            assert!(!in_use.score(now));
+            snapshots[called].predict_into(&[1.0_f32], &mut [0.0]).unwrap();
+            assert!(in_use.score(now));
+            drop(snapshots);
+            assert!(!in_use.score(now));
         }
-        snapshots.iter().for_each(|s| assert!(s.predict(&[1.0_f32]).is_ok()));
-        drop(snapshots);
-        assert!(!in_use.have_scored());
     }
 }

@@ -2,9 +2,10 @@
 //! memory.
 //!
 //! `benches/run swap` prints the figures, writes `target/bench/swap.json` and plots
-//! `target/bench/swap.svg`. `BENCH_SECONDS` is the length of each of the five phases, 10 unless set:
-//! three without swaps, two with, in turns. Beside two scorers two threads are timed that score
-//! nothing: one that touches no memory, and one that only reads some.
+//! `target/bench/swap.svg`. `BENCH_SECONDS` is the length of each of the nine phases, 10 unless set:
+//! five without swaps, four with, in turns. How far the phases without swaps are apart tells what a
+//! ratio is worth. Beside two scorers two threads are timed that score nothing: one that touches no
+//! memory, and one that only reads some.
 
 #[path = "../../tests/memory/feed.rs"]
 mod feed;
@@ -28,7 +29,10 @@ use modelswap::{ModelScorer, Models, Rows, Scorer};
 use serde::Serialize;
 use support::{Served, Work, compute, folder, wait};
 
-const PHASES: [Phase; 5] = [Phase::Quiet, Phase::Swapping, Phase::Quiet, Phase::Swapping, Phase::Quiet];
+const PHASES: [Phase; 9] = {
+    use Phase::{Quiet, Swapping};
+    [Quiet, Swapping, Quiet, Swapping, Quiet, Swapping, Quiet, Swapping, Quiet]
+};
 const BUCKET: Duration = Duration::from_millis(100);
 const SMALL_SWAPS: usize = 1_000;
 
@@ -69,6 +73,8 @@ struct Ratio {
     p50: f64,
     p99: f64,
     p999: f64,
+    /// Of each phase without swaps, from the lowest to the highest.
+    quiet_p999_ns: Vec<u64>,
 }
 
 #[derive(Serialize)]
@@ -123,8 +129,13 @@ fn main() {
     let ratios: Vec<Ratio> = runs.iter().map(|(name, run)| run.ratio(name)).collect();
     for r in &ratios {
         println!(
-            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target of a model: 1.1)",
-            r.scored, r.p50, r.p99, r.p999
+            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target of a model: 1.1); p99.9 of the \
+             phases without: {:.2?} us",
+            r.scored,
+            r.p50,
+            r.p99,
+            r.p999,
+            r.quiet_p999_ns.iter().map(|ns| *ns as f64 / 1e3).collect::<Vec<_>>()
         );
     }
     let links = [beside, registers, itself, reading].map(|run| run.link).into();
@@ -148,7 +159,8 @@ enum Scored<'a> {
 
 /// One thread that scores without a pause, through all phases.
 pub(crate) struct Run {
-    histograms: [Histogram<u64>; 2],
+    /// Of each phase.
+    histograms: Vec<Histogram<u64>>,
     link: Link,
     swaps: u64,
     pub buckets: Vec<Bucket>,
@@ -214,7 +226,7 @@ impl Run {
 
     fn latencies(&self, scored: &str) -> Vec<Latency> {
         let latency = |phase: Phase| {
-            let histogram = &self.histograms[phase as usize];
+            let histogram = self.all(phase);
             Latency {
                 scored: scored.to_owned(),
                 phase,
@@ -230,9 +242,24 @@ impl Run {
     }
 
     fn ratio(&self, scored: &str) -> Ratio {
-        let [quiet, swapping] = &self.histograms;
+        let [quiet, swapping] = [Phase::Quiet, Phase::Swapping].map(|phase| self.all(phase));
         let at = |q: f64| swapping.value_at_quantile(q) as f64 / quiet.value_at_quantile(q) as f64;
-        Ratio { scored: scored.to_owned(), p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+        let mut quiet_p999_ns: Vec<u64> =
+            self.phases(Phase::Quiet).map(|histogram| histogram.value_at_quantile(0.999)).collect();
+        quiet_p999_ns.sort_unstable();
+        Ratio { scored: scored.to_owned(), p50: at(0.5), p99: at(0.99), p999: at(0.999), quiet_p999_ns }
+    }
+
+    /// Those of all phases of one kind together.
+    fn all(&self, kind: Phase) -> Histogram<u64> {
+        let mut phases = self.phases(kind);
+        let mut all = phases.next().expect("a phase of each kind").clone();
+        phases.for_each(|histogram| all.add(histogram).expect("the same bounds"));
+        all
+    }
+
+    fn phases(&self, kind: Phase) -> impl Iterator<Item = &Histogram<u64>> {
+        PHASES.into_iter().zip(&self.histograms).filter(move |(phase, _)| *phase == kind).map(|(_, h)| h)
     }
 }
 
@@ -262,9 +289,9 @@ fn scoring(work: &Work, scorer: ModelScorer) -> impl FnMut() + Send {
 }
 
 /// Makes one call after the other until all phases are over.
-fn time(call: &mut dyn FnMut(), begun: Instant, phase: Duration) -> ([Histogram<u64>; 2], Vec<Bucket>) {
+fn time(call: &mut dyn FnMut(), begun: Instant, phase: Duration) -> (Vec<Histogram<u64>>, Vec<Bucket>) {
     let histogram = || Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).unwrap();
-    let mut histograms = [histogram(), histogram()];
+    let mut histograms = PHASES.map(|_| histogram()).to_vec();
     let mut bucket = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
     let mut buckets = Vec::new();
     let mut next_bucket = BUCKET;
@@ -274,8 +301,8 @@ fn time(call: &mut dyn FnMut(), begun: Instant, phase: Duration) -> ([Histogram<
         let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let at = start - begun;
         let index = at.as_nanos() / phase.as_nanos();
-        let Some(kind) = usize::try_from(index).ok().and_then(|i| PHASES.get(i)) else { break };
-        histograms[*kind as usize].saturating_record(ns);
+        let Some(histogram) = usize::try_from(index).ok().and_then(|i| histograms.get_mut(i)) else { break };
+        histogram.saturating_record(ns);
         bucket.saturating_record(ns);
         if at >= next_bucket {
             let (p50_ns, p999_ns) = (bucket.value_at_quantile(0.5), bucket.value_at_quantile(0.999));

@@ -137,7 +137,7 @@ impl Loading {
             .map_err(|error| Failure::Unavailable(error.to_string()))?;
         let verified = release.verify(artifact.finish()?)?;
         background::gently(
-            move || live.have_scored(),
+            move |now| live.score(now),
             || {
                 let loaded = Loaded::load(verified, &self.settings.formats, self.settings.memory_budget)?;
                 Ok(loaded.prove(expected.as_ref())?)

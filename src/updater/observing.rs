@@ -1,5 +1,7 @@
 //! Taking in what the reader says.
 
+use std::time::Instant;
+
 use super::loading::Work;
 use super::{ModelState, Updater};
 use crate::index::{Change, Entry};
@@ -70,7 +72,8 @@ impl Updater {
             Change::Announced(name) => self.announced(&name, record),
             Change::Chunk { model: name, sha256, index } => {
                 // With a thread that reads and one that scores, one that hashes may be one too many.
-                let is_free = self.caught_up && self.loading.is_none() && !self.large_models().have_scored();
+                let is_free =
+                    self.caught_up && self.loading.is_none() && !self.large_models().score(Instant::now());
                 let model = self.models.entry(name.clone()).or_default();
                 if self.caught_up {
                     model.held.chunk(sha256, record, self.settings.max_model_bytes);
