@@ -34,7 +34,6 @@ mod session;
 pub use model_file::ModelFile;
 use model_file::artifact_of;
 pub use options::{Progress, PublishOptions, Step};
-use scan::Scan;
 use session::Session;
 
 /// Publishes models to a topic.
@@ -133,10 +132,12 @@ impl Publisher {
         let model: ModelName = model.parse().map_err(config)?;
         let mut file = file.into().frozen(&options.interface, self.memory_budget)?;
         let keep = options.keep;
-        let mut scan = Scan::new(&model);
-        let release = scan.ahead(&*self.topic, &[], || self.checked(model, &mut file, options))?;
-        let mut session = Session::open(self, scan)?;
-        session.upload(&release, &file)?;
+        let (mut session, release) = Session::beside_reading(self, &model, |barriers| {
+            let release = self.checked(model.clone(), &mut file, options)?;
+            let mut session = Session::fence(self, &model, barriers)?;
+            session.upload(&release, &file)?;
+            Ok((session, release))
+        })?;
         session.commit(release, keep)
     }
 
@@ -182,7 +183,7 @@ impl Publisher {
     /// completely on the topic; else as [`Publisher::publish`].
     pub fn rollback(&self, model: &str, version: Option<&str>) -> Result<Release, Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        let mut session = Session::open(self, Scan::new(&model))?;
+        let mut session = Session::open(self, &model)?;
         let history = session.history()?;
         let target = history.rollback_target(version)?;
         // As many artifacts as are kept now: a rollback is no reason to remove any but orphans.
@@ -205,7 +206,7 @@ impl Publisher {
     /// [`ErrorKind::NotFound`] where nothing of it is published; else as [`Publisher::publish`].
     pub fn withdraw(&self, model: &str) -> Result<(), Error> {
         let model: ModelName = model.parse().map_err(config)?;
-        Session::open(self, Scan::new(&model))?.withdraw()
+        Session::open(self, &model)?.withdraw()
     }
 
     /// What is published, by model.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::wire::{Key, Record};
 /// How long the topic may be silent while it is read.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How soon a scan ahead notices that it is to end, while there is nothing to read.
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(100);
 
 /// What has been read of one model. It begins before the session, and goes on beside its upload: little
 /// is then left to wait for.
@@ -34,30 +35,21 @@ impl Scan {
         Self { model, history, records: 0, next: BTreeMap::new(), reader: None }
     }
 
-    pub(super) const fn model(&self) -> &ModelName {
-        &self.model
-    }
-
     pub(super) const fn history(&self) -> &History {
         &self.history
     }
 
-    /// Reads on while `work` is done, on a thread beside it, but not behind `barriers` where there are
-    /// any yet. What goes wrong is no error here: then all is read again by [`up_to`](Self::up_to),
-    /// which tells it.
-    pub(super) fn ahead<T>(
-        &mut self,
-        topic: &dyn Topic,
-        barriers: &[Position],
-        work: impl FnOnce() -> T,
-    ) -> T {
-        let done = AtomicBool::new(false);
+    /// Reads on while `work` is done, on a thread beside it, until the records at the barriers that it
+    /// sets have been read. What goes wrong is no error here: then all is read again by
+    /// [`up_to`](Self::up_to), which tells it.
+    pub(super) fn ahead<T>(&mut self, topic: &dyn Topic, work: impl FnOnce(&Barriers) -> T) -> T {
+        let (done, barriers) = (AtomicBool::new(false), Barriers::default());
         let (result, smooth) = std::thread::scope(|scope| {
             let reading = std::thread::Builder::new().name("modelswap-scan".into());
-            let reading = reading.spawn_scoped(scope, || self.read_ahead(topic, barriers, &done));
+            let reading = reading.spawn_scoped(scope, || self.read_ahead(topic, &barriers, &done));
             // Set however the work ends, or nobody would end the thread.
             let stop = Stop(&done);
-            let result = work();
+            let result = work(&barriers);
             drop(stop);
             (result, reading.is_ok_and(|thread| matches!(thread.join(), Ok(Some(())))))
         });
@@ -68,17 +60,17 @@ impl Scan {
     }
 
     /// `None` where something goes wrong.
-    fn read_ahead(&mut self, topic: &dyn Topic, barriers: &[Position], done: &AtomicBool) -> Option<()> {
-        if self.reader.is_none() {
-            self.reader = Some(reader(topic).ok()?);
-        }
-        while !done.load(Ordering::Relaxed) && (barriers.is_empty() || !self.is_past(barriers)) {
-            match self.reader.as_mut()?.next(POLL) {
+    fn read_ahead(&mut self, topic: &dyn Topic, barriers: &Barriers, done: &AtomicBool) -> Option<()> {
+        let mut reader = reader(topic).ok()?;
+        while !done.load(Ordering::Relaxed) && !barriers.get().is_some_and(|barriers| self.is_past(barriers))
+        {
+            match reader.next(POLL) {
                 TopicEvent::Record(record) => self.observe(&record),
                 TopicEvent::Idle | TopicEvent::Available | TopicEvent::CaughtUp => {}
                 _ => return None,
             }
         }
+        self.reader = Some(reader);
         Some(())
     }
 
@@ -120,6 +112,9 @@ impl Scan {
         self.next.insert(record.position.partition, record.position.offset.saturating_add(1));
     }
 }
+
+/// The records up to which is read, once they are there.
+pub(super) type Barriers = OnceLock<Vec<Position>>;
 
 struct Stop<'a>(&'a AtomicBool);
 
@@ -232,7 +227,7 @@ mod tests {
     fn what_was_read_ahead_is_not_read_again() {
         let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
-        let answer = scan.ahead(&told, &[], || events.iter().find(|event| *event == TopicEvent::CaughtUp));
+        let answer = scan.ahead(&told, |_| events.iter().find(|event| *event == TopicEvent::CaughtUp));
         assert_eq!(answer, Some(TopicEvent::CaughtUp));
         let mut seen = Vec::new();
         scan.up_to(&told, &barriers(&topic), |records| {
@@ -249,7 +244,8 @@ mod tests {
         let barriers = barriers(&topic);
         topic.append(b"fraud", Some("behind".into()), &[]);
         let mut scan = Scan::new(&"fraud".parse().unwrap());
-        scan.ahead(&told, &barriers, || {
+        scan.ahead(&told, |known| {
+            known.set(barriers.clone()).unwrap();
             events.iter().find(|event| matches!(event, TopicEvent::Record(r) if r.position == barriers[0]))
         });
         assert_eq!((scan.is_past(&barriers), scan.records), (true, 6));
@@ -261,7 +257,7 @@ mod tests {
         let (topic, told, events) = five_records();
         let mut scan = Scan::new(&"fraud".parse().unwrap());
         topic.set_fault(Some(TopicError::unavailable("no broker")));
-        scan.ahead(&told, &[], || events.iter().find(|event| matches!(event, TopicEvent::Unavailable(_))));
+        scan.ahead(&told, |_| events.iter().find(|event| matches!(event, TopicEvent::Unavailable(_))));
         topic.set_fault(None);
         let mut count = 0;
         let read = scan.up_to(&told, &barriers(&topic), |_| {

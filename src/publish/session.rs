@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::history::History;
 use super::model_file::ModelFile;
-use super::scan::Scan;
+use super::scan::{Barriers, Scan};
 use super::{Publisher, Step, config};
 use crate::error::{Error, ErrorKind};
 use crate::load::Payload;
@@ -40,19 +40,33 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Fences all others, and goes on with a scan that may have begun already.
-    pub(super) fn open(publisher: &'a Publisher, mut scan: Scan) -> Result<Self, Error> {
-        publisher.step(Step::Scan, 0, 0)?;
-        let model = scan.model().clone();
-        let mut session = scan.ahead(&*publisher.topic, &[], || Self::fence(publisher, &model))?;
-        session.scan = scan;
-        Ok(session)
+    /// Fences all others.
+    pub(super) fn open(publisher: &'a Publisher, model: &ModelName) -> Result<Self, Error> {
+        let fence = |barriers: &Barriers| Ok((Self::fence(publisher, model, barriers)?, ()));
+        Self::beside_reading(publisher, model, fence).map(|(session, ())| session)
     }
 
-    /// Marks the topic as it is now. The end of a partition is no mark for that: it may lie before
+    /// Does `work`, which fences all others, while what lies on the topic is read.
+    pub(super) fn beside_reading<T>(
+        publisher: &'a Publisher,
+        model: &ModelName,
+        work: impl FnOnce(&Barriers) -> Result<(Self, T), Error>,
+    ) -> Result<(Self, T), Error> {
+        let mut scan = Scan::new(model);
+        let (mut session, result) = scan.ahead(&*publisher.topic, work)?;
+        session.scan = scan;
+        Ok((session, result))
+    }
+
+    /// Fences all others, and marks the topic as it is then. The end of a partition is no mark for that: it may lie before
     /// another model's open transaction, and behind that a release of this one. So a record of our
     /// own is, in each partition.
-    fn fence(publisher: &'a Publisher, model: &ModelName) -> Result<Self, Error> {
+    pub(super) fn fence(
+        publisher: &'a Publisher,
+        model: &ModelName,
+        barriers: &Barriers,
+    ) -> Result<Self, Error> {
+        publisher.step(Step::Scan, 0, 0)?;
         let topic = &publisher.topic;
         let mut writer = topic.writer(&format!("modelswap-{}-{model}", topic.name()))?;
         let partitions = writer.partitions()?;
@@ -73,6 +87,8 @@ impl<'a> Session<'a> {
             }
             Ok(())
         })?;
+        // Nobody else has set them.
+        let _ = barriers.set(session.barriers.clone());
         Ok(session)
     }
 
@@ -84,16 +100,8 @@ impl<'a> Session<'a> {
         Ok(self.scan.history())
     }
 
-    /// Writes the chunks of the release, and reads what lies on the topic meanwhile.
+    /// Writes the chunks of the release.
     pub(super) fn upload(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
-        let mut scan = std::mem::replace(&mut self.scan, Scan::new(&self.model));
-        let barriers = self.barriers.clone();
-        let uploaded = scan.ahead(&*self.publisher.topic, &barriers, || self.write_chunks(release, file));
-        self.scan = scan;
-        uploaded
-    }
-
-    fn write_chunks(&mut self, release: &Release, file: &ModelFile) -> Result<(), Error> {
         let artifact = &release.artifact;
         let mut chunks = file.chunks()?.zip(0_u32..).peekable();
         let mut hasher = file.may_change().then(Sha256::new);

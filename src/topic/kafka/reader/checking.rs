@@ -12,8 +12,10 @@ use super::{Doubt, METADATA, Progress, Reader, connect};
 use crate::topic::kafka::error;
 use crate::topic::{TopicError, TopicEvent};
 
-/// How long to wait before the next attempt to reach the topic.
+/// The longest wait before the next attempt to reach the topic.
 const RETRY: Duration = Duration::from_millis(250);
+/// The shortest time that an answer is given.
+const SHORTEST: Duration = Duration::from_millis(20);
 /// How long brokers may be silent before it is called an outage, where no connection has failed.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -22,7 +24,12 @@ impl Reader {
     pub(super) fn check(&mut self, patience: Duration) {
         // With OAUTHBEARER the token is fetched in here; without it there is no metadata.
         self.poll(Duration::ZERO);
-        match self.find_partitions(patience.clamp(Duration::from_millis(20), METADATA)) {
+        let asked = Instant::now();
+        // An answer that comes too late is lost, and so would every one be of brokers that are farther
+        // away than that; so the next one is given twice the time that there was none.
+        let patience =
+            self.silent_since.map_or(patience, |since| patience.max(2 * asked.duration_since(since)));
+        match self.find_partitions(patience.clamp(SHORTEST, METADATA)) {
             Ok(partitions) => {
                 self.silent_since = None;
                 let now = Instant::now();
@@ -40,8 +47,9 @@ impl Reader {
             }
             Err(failure) => {
                 let now = Instant::now();
-                self.next_check = now.checked_add(RETRY);
-                let silent_since = *self.silent_since.get_or_insert(now);
+                let silent_since = *self.silent_since.get_or_insert(asked);
+                // A client that has just been made may only not have been connected yet.
+                self.next_check = now.checked_add(RETRY.min(now.duration_since(silent_since)));
                 let explained = self.consumer.context().last_error.take();
                 // That is about a fetch, and told in another way.
                 let explained = explained.filter(|(code, _)| *code != Code::BadMessage);

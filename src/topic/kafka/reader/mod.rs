@@ -20,7 +20,7 @@ mod oversized;
 /// How long a partition is given to deliver something, where responses were too large.
 const PROBE: Duration = Duration::from_secs(3);
 /// The longest single wait for metadata.
-const METADATA: Duration = Duration::from_secs(1);
+const METADATA: Duration = Duration::from_secs(2);
 /// The shortest wait of the client.
 const TICK: Duration = Duration::from_millis(1);
 
