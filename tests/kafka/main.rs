@@ -4,6 +4,7 @@ mod broker;
 mod children;
 mod conformance;
 mod contents;
+mod distance;
 mod fleet;
 mod foreign;
 mod numbers;

@@ -31,6 +31,8 @@ pub(crate) fn shared() -> &'static str {
 pub(crate) struct Broker {
     directory: PathBuf,
     bootstrap: String,
+    /// A listener of its own, and the port at which it says that it is reached.
+    distant: [u16; 2],
     process: Option<Child>,
 }
 
@@ -41,11 +43,13 @@ impl Broker {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = target().join(format!("kafka-data/{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let [port, controller] = free_ports();
+        let [port, controller, distant, line] = free_ports();
         let bootstrap = format!("127.0.0.1:{port}");
         let properties = include_str!("server.properties")
             .replace("@PORT@", &port.to_string())
             .replace("@CONTROLLER@", &controller.to_string())
+            .replace("@DISTANT@", &distant.to_string())
+            .replace("@LINE@", &line.to_string())
             .replace("@DIRECTORY@", directory.to_str().unwrap());
         fs::write(directory.join("server.properties"), properties).unwrap();
         let format = java(&[
@@ -60,13 +64,20 @@ impl Broker {
         .output()
         .unwrap();
         assert!(format.status.success(), "storage format: {}", String::from_utf8_lossy(&format.stderr));
-        let mut broker = Self { directory, bootstrap, process: None };
+        let mut broker = Self { directory, bootstrap, distant: [distant, line], process: None };
         broker.resume();
         broker
     }
 
     pub(crate) fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// The port of a listener, and the one on loopback where its clients look for it: somebody has to
+    /// listen there and pass on what comes.
+    #[allow(dead_code, reason = "the benches are never far away")]
+    pub(crate) const fn distant(&self) -> [u16; 2] {
+        self.distant
     }
 
     /// Kills the broker; what it has written stays.
@@ -145,8 +156,8 @@ fn jars() -> &'static Path {
     })
 }
 
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+fn free_ports() -> [u16; 4] {
+    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|l| l.local_addr().unwrap().port())
 }
 
