@@ -145,12 +145,14 @@ def swap(found):
     for l in found["latency"]:
         quantiles = " | ".join(time(l[q]) for q in ("p50_ns", "p99_ns", "p999_ns", "max_ns"))
         lines.append(f"| {l['scored']} | {l['phase']} | {l['swaps']} | {l['predictions']:,} | {quantiles} |")
-    lines += ["", "| with a swap of 100 MB every second over without | p50 | p99 | p99.9 | target | reached | p99.9 of the phases without |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "| with a swap of 100 MB every second over without | p50 | p99 | p99.9 | target | reached | p99.9 of the median phases | p99.9 of single phases without, with |", "|---|---|---|---|---|---|---|---|"]
     for r in found["ratios"]:
         # What a thread without a model sees is there to compare with.
         goal = " | " if r["scored"].startswith("no model") else f"p99.9: 1.1 | {yes(r['p999'] <= 1.1)}"
-        quiet = f"{time(r['quiet_p999_ns'][0])} to {time(r['quiet_p999_ns'][-1])}"
-        lines.append(f"| {r['scored']} | {r['p50']:.2f} | {r['p99']:.2f} | {r['p999']:.2f} | {goal} | {quiet} |")
+        phases = ", ".join(f"{time(p[0])} to {time(p[-1])}" for p in r["phases_p999_ns"])
+        lines.append(
+            f"| {r['scored']} | {r['p50']:.2f} | {r['p99']:.2f} | {r['p999']:.2f} | {goal} | {r['median_p999']:.2f} | {phases} |"
+        )
     links = "; ".join(f"{l['alone_gb_s']:.0f} and {l['beside_another_gb_s']:.0f}" for l in found["links"])
     lines += ["", f"What one thread read of memory before each of these, in GB/s, alone and beside another one: {links}."]
     m = found["memory"]

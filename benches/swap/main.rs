@@ -73,8 +73,10 @@ struct Ratio {
     p50: f64,
     p99: f64,
     p999: f64,
-    /// Of each phase without swaps, from the lowest to the highest.
-    quiet_p999_ns: Vec<u64>,
+    /// The median of the phases with swaps over that of those without.
+    median_p999: f64,
+    /// Of each phase without swaps and of each with, from the lowest to the highest.
+    phases_p999_ns: [Vec<u64>; 2],
 }
 
 #[derive(Serialize)]
@@ -129,13 +131,9 @@ fn main() {
     let ratios: Vec<Ratio> = runs.iter().map(|(name, run)| run.ratio(name)).collect();
     for r in &ratios {
         println!(
-            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target of a model: 1.1); p99.9 of the \
-             phases without: {:.2?} us",
-            r.scored,
-            r.p50,
-            r.p99,
-            r.p999,
-            r.quiet_p999_ns.iter().map(|ns| *ns as f64 / 1e3).collect::<Vec<_>>()
+            "{}: with swaps over without: p50 {:.2}, p99 {:.2}, p99.9 {:.2} (target of a model: 1.1), of the median \
+             phases {:.2}; p99.9 of the phases without and with, ns: {:?}",
+            r.scored, r.p50, r.p99, r.p999, r.median_p999, r.phases_p999_ns
         );
     }
     let links = [beside, registers, itself, reading].map(|run| run.link).into();
@@ -242,12 +240,23 @@ impl Run {
     }
 
     fn ratio(&self, scored: &str) -> Ratio {
-        let [quiet, swapping] = [Phase::Quiet, Phase::Swapping].map(|phase| self.all(phase));
+        const KINDS: [Phase; 2] = [Phase::Quiet, Phase::Swapping];
+        let [quiet, swapping] = KINDS.map(|phase| self.all(phase));
         let at = |q: f64| swapping.value_at_quantile(q) as f64 / quiet.value_at_quantile(q) as f64;
-        let mut quiet_p999_ns: Vec<u64> =
-            self.phases(Phase::Quiet).map(|histogram| histogram.value_at_quantile(0.999)).collect();
-        quiet_p999_ns.sort_unstable();
-        Ratio { scored: scored.to_owned(), p50: at(0.5), p99: at(0.99), p999: at(0.999), quiet_p999_ns }
+        let phases_p999_ns = KINDS.map(|kind| {
+            let mut phases: Vec<u64> = self.phases(kind).map(|h| h.value_at_quantile(0.999)).collect();
+            phases.sort_unstable();
+            phases
+        });
+        let [quiet, swapping] = phases_p999_ns.each_ref().map(|sorted| median(sorted));
+        Ratio {
+            scored: scored.to_owned(),
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            median_p999: swapping / quiet,
+            phases_p999_ns,
+        }
     }
 
     /// Those of all phases of one kind together.
@@ -261,6 +270,11 @@ impl Run {
     fn phases(&self, kind: Phase) -> impl Iterator<Item = &Histogram<u64>> {
         PHASES.into_iter().zip(&self.histograms).filter(move |(phase, _)| *phase == kind).map(|(_, h)| h)
     }
+}
+
+fn median(sorted: &[u64]) -> f64 {
+    let middle = |at: usize| sorted[at] as f64;
+    f64::midpoint(middle((sorted.len() - 1) / 2), middle(sorted.len() / 2))
 }
 
 /// Releases one second apart, none so late that it would not be live before the phase ends; answers
