@@ -33,8 +33,8 @@ impl Usage {
         }
     }
 
-    /// Looks whether it is called these days. A call that was noted since a look of long ago may itself be
-    /// of long ago, and tells nothing; the next look will.
+    /// Looks whether it is being called. A call that was noted since a look of long ago may itself be of
+    /// long ago, and tells nothing; the next look will.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < LINGER);
         let called = self.called.swap(false, Ordering::Relaxed);

@@ -58,9 +58,9 @@ impl<'a> Session<'a> {
         Ok((session, result))
     }
 
-    /// Fences all others, and marks the topic as it is then. The end of a partition is no mark for that: it may lie before
-    /// another model's open transaction, and behind that a release of this one. So a record of our
-    /// own is, in each partition.
+    /// Fences all others, and marks the topic as it is then. The end of a partition is no mark for
+    /// that: it may lie before another model's open transaction, and behind that a release of this
+    /// one. So a record of our own is, in each partition.
     pub(super) fn fence(
         publisher: &'a Publisher,
         model: &ModelName,
