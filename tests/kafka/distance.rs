@@ -1,10 +1,10 @@
-//! A broker that is far away: each request takes longer than a reader waits between two looks at
-//! whether it is to stop.
+//! A broker at the end of a line: one so long that each request takes longer than a reader waits between
+//! two looks at whether it is to stop, and one that carries little.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use modelswap::publish::PublishOptions;
@@ -21,9 +21,7 @@ const LATENCY: Duration = Duration::from_millis(75);
 #[test]
 fn a_broker_that_is_far_away_is_published_to_and_followed() {
     let broker = Broker::start();
-    let [listener, line] = broker.distant();
-    lay_line(listener, line);
-    let topic = KafkaTopic::new("models").config("bootstrap.servers", format!("127.0.0.1:{line}"));
+    let topic = topic_over(&broker, Line { latency: LATENCY, bytes_per_ms: 1 << 20 });
     topic.create(&TopicSettings::default()).unwrap();
     let subscribe = || {
         let subscription = Models::subscribe_to(Arc::new(topic.clone())).model("fraud");
@@ -51,28 +49,53 @@ fn a_broker_that_is_far_away_is_published_to_and_followed() {
     runtime.block_on(late.shutdown());
 }
 
-/// Passes on what comes at one port to another one and back, each byte after [`LATENCY`].
-fn lay_line(to: u16, at: u16) {
-    let clients = TcpListener::bind(("127.0.0.1", at)).unwrap();
+/// Eight megabytes in eight seconds, where a transaction may take five.
+#[test]
+fn a_line_that_carries_little_is_given_no_more_than_a_transaction_has_time_for() {
+    let broker = Broker::start();
+    let line = Line { latency: Duration::ZERO, bytes_per_ms: 1 << 10 };
+    let topic = topic_over(&broker, line).config("transaction.timeout.ms", "5000");
+    topic.create(&TopicSettings::default()).unwrap();
+    let release =
+        publisher(Arc::new(topic)).publish("fraud", number(1.0, 8 << 20), PublishOptions::default()).unwrap();
+    assert_eq!(release.artifact.bytes, 8 << 20);
+}
+
+#[derive(Clone, Copy)]
+struct Line {
+    /// One way.
+    latency: Duration,
+    bytes_per_ms: u32,
+}
+
+/// A topic on a broker at the end of a line.
+fn topic_over(broker: &Broker, line: Line) -> KafkaTopic {
+    let [listener, port] = broker.distant();
+    let clients = TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || {
         for client in clients.incoming().map_while(Result::ok) {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+            let Ok(server) = TcpStream::connect(("127.0.0.1", listener)) else { return };
             for stream in [&client, &server] {
                 stream.set_nodelay(true).unwrap();
             }
             let (client_too, server_too) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            pass_on(client, server_too);
-            pass_on(server, client_too);
+            pass_on(client, server_too, line);
+            pass_on(server, client_too, line);
         }
     });
+    KafkaTopic::new("models").config("bootstrap.servers", format!("127.0.0.1:{port}"))
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
-    let (sender, under_way) = channel::<(Instant, Vec<u8>)>();
+/// Passes on what comes, each byte when the line has carried it.
+fn pass_on(mut from: TcpStream, mut to: TcpStream, line: Line) {
+    let (sender, under_way) = sync_channel::<(Instant, Vec<u8>)>(64);
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 1 << 16];
+        let mut buffer = vec![0; 1 << 14];
+        let mut free = Instant::now();
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            if sender.send((Instant::now() + LATENCY, buffer[..read].to_vec())).is_err() {
+            free = free.max(Instant::now())
+                + Duration::from_millis(1) * u32::try_from(read).unwrap() / line.bytes_per_ms;
+            if sender.send((free + line.latency, buffer[..read].to_vec())).is_err() {
                 return;
             }
         }

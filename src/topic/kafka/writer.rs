@@ -17,8 +17,12 @@ use super::{TopicError, TopicWriter, client, error, message};
 use crate::release::Position;
 use crate::wire::Header;
 
-/// The most bytes that wait for their delivery; `send` blocks beyond.
-const QUEUE_BYTES: usize = 8 << 20;
+/// The most bytes that wait for their delivery; `send` blocks beyond. They have to be delivered within
+/// the transaction's timeout, so there are few until it is known that the line is fast.
+const FEWEST_BYTES: usize = 2 << 20;
+const MOST_BYTES: usize = 8 << 20;
+/// A transaction that is over so soon, and was as large as that: the line takes twice as much.
+const SOON: Duration = Duration::from_secs(5);
 /// How long a call may take. A record is given up by librdkafka after the transaction's timeout.
 const PATIENCE: Duration = Duration::from_mins(1);
 const METADATA: Duration = Duration::from_secs(15);
@@ -30,7 +34,12 @@ pub(super) struct Writer {
     topic: String,
     transactional_id: String,
     producer: ThreadedProducer<Context>,
-    open: bool,
+    /// Since when a transaction is open.
+    open: Option<Instant>,
+    /// What has been sent in it.
+    sent_bytes: usize,
+    /// How many bytes may wait for their delivery.
+    queue_bytes: usize,
 }
 
 impl Writer {
@@ -43,7 +52,9 @@ impl Writer {
             topic: topic.to_owned(),
             transactional_id: transactional_id.to_owned(),
             producer,
-            open: false,
+            open: None,
+            sent_bytes: 0,
+            queue_bytes: FEWEST_BYTES,
         };
         // A topic or brokers that are not there are told sooner, and better, than by a coordinator.
         writer.partitions()?;
@@ -154,7 +165,7 @@ impl TopicWriter for Writer {
 
     fn begin(&mut self) -> Result<(), TopicError> {
         self.producer.begin_transaction().map_err(|e| self.error(&e))?;
-        self.open = true;
+        (self.open, self.sent_bytes) = (Some(Instant::now()), 0);
         *self.producer.context().lock() = Deliveries::default();
         Ok(())
     }
@@ -169,12 +180,13 @@ impl TopicWriter for Writer {
         let bytes = value.as_ref().map_or(0, Bytes::len).saturating_add(key.len());
         let index = {
             let mut deliveries =
-                self.wait(|d| d.waiting == 0 || d.waiting_bytes.saturating_add(bytes) <= QUEUE_BYTES)?;
+                self.wait(|d| d.waiting == 0 || d.waiting_bytes.saturating_add(bytes) <= self.queue_bytes)?;
             deliveries.positions.push(None);
             deliveries.waiting += 1;
             deliveries.waiting_bytes = deliveries.waiting_bytes.saturating_add(bytes);
             deliveries.positions.len() - 1
         };
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         let ticket = Box::new(Ticket { index, bytes });
         let mut record = BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(&self.topic, ticket)
             .partition(partition)
@@ -197,13 +209,15 @@ impl TopicWriter for Writer {
         };
         self.settle();
         self.retry(Producer::commit_transaction)?;
-        self.open = false;
+        let is_soon = self.open.take().is_some_and(|begin| begin.elapsed() < SOON);
+        if is_soon && self.sent_bytes >= self.queue_bytes {
+            self.queue_bytes = (2 * self.queue_bytes).min(MOST_BYTES);
+        }
         Ok(positions.into_iter().flatten().collect())
     }
 
     fn abort(&mut self) -> Result<(), TopicError> {
-        if self.open {
-            self.open = false;
+        if self.open.take().is_some() {
             self.retry(Producer::abort_transaction)?;
         }
         Ok(())
@@ -213,7 +227,7 @@ impl TopicWriter for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // An open transaction would keep readers from what is behind it until the broker gives it up.
-        if self.open
+        if self.open.is_some()
             && let Err(error) = self.producer.abort_transaction(Duration::from_secs(5))
         {
             tracing::debug!(topic = self.topic, %error, "abort of an open transaction");
