@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use modelswap::publish::PublishOptions;
 use modelswap::topic::{KafkaTopic, TopicSettings};
+use modelswap::wire::CHUNK_BYTES;
 use modelswap::{Models, Scorer as _};
 
 use crate::broker::Broker;
@@ -27,26 +28,20 @@ fn a_broker_that_is_far_away_is_published_to_and_followed() {
         let subscription = Models::subscribe_to(Arc::new(topic.clone())).model("fraud");
         subscription.loader(Arc::new(NumberLoader)).start().unwrap()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let scores = |models: &Models, version: &str| {
-        let mut watch = models.watch_status();
-        let live = watch.wait_for(|s| s.live_version("fraud") == Some(version));
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, live).await }).unwrap().unwrap();
-        models.scorer("fraud").unwrap().predict(&[0.0_f32]).unwrap().values()[0]
-    };
     let early = subscribe();
     let publisher = publisher(Arc::new(topic.clone()));
     for score in [1.0, 2.0] {
         let version = score.to_string();
         let options = PublishOptions::default().version(version.as_str());
         publisher.publish("fraud", number(score, 0), options).unwrap();
-        assert_eq!(scores(&early, &version), score);
+        assert_eq!(score_of(&early, &version), score);
     }
     assert_eq!(publisher.rollback("fraud", None).unwrap().version, "1");
     let late = subscribe();
-    assert_eq!([scores(&early, "1"), scores(&late, "1")], [1.0, 1.0]);
-    runtime.block_on(early.shutdown());
-    runtime.block_on(late.shutdown());
+    assert_eq!([score_of(&early, "1"), score_of(&late, "1")], [1.0, 1.0]);
+    for models in [early, late] {
+        runtime().block_on(models.shutdown());
+    }
 }
 
 /// Eight megabytes in eight seconds, where a transaction may take five.
@@ -59,6 +54,32 @@ fn a_line_that_carries_little_is_given_no_more_than_a_transaction_has_time_for()
     let release =
         publisher(Arc::new(topic)).publish("fraud", number(1.0, 8 << 20), PublishOptions::default()).unwrap();
     assert_eq!(release.artifact.bytes, 8 << 20);
+}
+
+/// A chunk takes longer than an outage is waited for.
+#[test]
+fn a_line_on_which_a_chunk_takes_long_is_no_outage() {
+    let broker = Broker::start();
+    let line = topic_over(&broker, Line { latency: Duration::ZERO, bytes_per_ms: 52 });
+    let direct = KafkaTopic::new("models").config("bootstrap.servers", broker.bootstrap());
+    direct.create(&TopicSettings::default()).unwrap();
+    let options = PublishOptions::default().version("1");
+    publisher(Arc::new(direct)).publish("fraud", number(1.0, CHUNK_BYTES), options).unwrap();
+    let subscription = Models::subscribe_to(Arc::new(line)).model("fraud");
+    let models = subscription.loader(Arc::new(NumberLoader)).start().unwrap();
+    assert_eq!(score_of(&models, "1"), 1.0);
+}
+
+/// What this version scores, once it is live.
+fn score_of(models: &Models, version: &str) -> f32 {
+    let mut watch = models.watch_status();
+    let live = watch.wait_for(|s| s.live_version("fraud") == Some(version));
+    runtime().block_on(async { tokio::time::timeout(PATIENCE, live).await }).unwrap().unwrap();
+    models.scorer("fraud").unwrap().predict(&[0.0_f32]).unwrap().values()[0]
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[derive(Clone, Copy)]

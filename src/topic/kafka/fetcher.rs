@@ -16,8 +16,11 @@ use super::{RecordFetcher, TopicError, error, message};
 use crate::release::Position;
 use crate::wire::Record;
 
-/// How long to wait for the next record, or for a broker that is down.
+/// How long to wait for a broker that is down.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait for the next record where nothing is known to be wrong: as long as a chunk takes
+/// over a line of 20 kB/s.
+const SLOWEST: Duration = Duration::from_mins(1);
 /// How long a partition may end before a record that it once had: a broker that was killed offers
 /// less than it has until it knows what is committed.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -73,8 +76,9 @@ impl Fetcher {
             .map_err(|e| error::of(&e, &self.topic))?;
         let mut progress = Instant::now();
         let mut ended: Option<Instant> = None;
+        let mut patience = SLOWEST;
         loop {
-            let mut left = PATIENCE.saturating_sub(progress.elapsed());
+            let mut left = patience.saturating_sub(progress.elapsed());
             if let Some(since) = ended {
                 left = left.min(RECOVERY.saturating_sub(since.elapsed()));
                 if left.is_zero() {
@@ -85,7 +89,7 @@ impl Fetcher {
             match self.consumer.poll(left) {
                 Some(Ok(message)) => {
                     progress = Instant::now();
-                    ended = None;
+                    (ended, patience) = (None, SLOWEST);
                     let offset = message.offset();
                     // Before the run, where the log ends before the run begins: another log.
                     if offset > *last || offset < *first {
@@ -105,11 +109,14 @@ impl Fetcher {
                     }
                     ended.get_or_insert_with(Instant::now);
                 }
-                Some(Err(failure)) => self.failed(&failure)?,
+                Some(Err(failure)) => {
+                    self.failed(&failure)?;
+                    patience = PATIENCE;
+                }
                 None => {}
             }
-            if progress.elapsed() >= PATIENCE {
-                return Err(self.silence());
+            if progress.elapsed() >= patience {
+                return Err(self.silence(patience));
             }
         }
     }
@@ -127,10 +134,10 @@ impl Fetcher {
         }
     }
 
-    fn silence(&self) -> TopicError {
+    fn silence(&self, patience: Duration) -> TopicError {
         match self.consumer.context().last_error.take() {
             Some((code, reason)) => error::by_code(code, Some(reason), &self.topic),
-            None => TopicError::unavailable(format!("no record for {} s", PATIENCE.as_secs())),
+            None => TopicError::unavailable(format!("no record for {} s", patience.as_secs())),
         }
     }
 }
