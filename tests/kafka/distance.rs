@@ -95,7 +95,8 @@ fn topic_over(broker: &Broker, line: Line) -> KafkaTopic {
     let clients = TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || {
         for client in clients.incoming().map_while(Result::ok) {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", listener)) else { return };
+            // The broker opens one listener after the other; a client that is sent away comes again.
+            let Ok(server) = TcpStream::connect(("127.0.0.1", listener)) else { continue };
             for stream in [&client, &server] {
                 stream.set_nodelay(true).unwrap();
             }
