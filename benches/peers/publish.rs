@@ -28,8 +28,8 @@ pub(crate) fn publish() -> Vec<Figure> {
         .collect()
 }
 
-/// 1 MB in one record, as any producer writes it. Timed from before the record is written to the first prediction that names
-/// the new version, on a thread that does nothing but predict.
+/// 1 MB in one record, as any producer writes it. Timed from before the record is written to the first
+/// prediction that names the new version, on a thread that does nothing but predict.
 fn plain() -> [Figure; 2] {
     let work = Work::read("mlp_1mb");
     let topic = new_topic("bench-publish-small");

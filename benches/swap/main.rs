@@ -43,6 +43,10 @@ pub(crate) enum Phase {
     Swapping,
 }
 
+impl Phase {
+    const KINDS: [Self; 2] = [Self::Quiet, Self::Swapping];
+}
+
 /// Everything that `swap.json` holds.
 #[derive(Serialize)]
 struct Results {
@@ -236,14 +240,13 @@ impl Run {
                 max_ns: histogram.max(),
             }
         };
-        [Phase::Quiet, Phase::Swapping].map(latency).into()
+        Phase::KINDS.map(latency).into()
     }
 
     fn ratio(&self, scored: &str) -> Ratio {
-        const KINDS: [Phase; 2] = [Phase::Quiet, Phase::Swapping];
-        let [quiet, swapping] = KINDS.map(|phase| self.all(phase));
+        let [quiet, swapping] = Phase::KINDS.map(|phase| self.all(phase));
         let at = |q: f64| swapping.value_at_quantile(q) as f64 / quiet.value_at_quantile(q) as f64;
-        let phases_p999_ns = KINDS.map(|kind| {
+        let phases_p999_ns = Phase::KINDS.map(|kind| {
             let mut phases: Vec<u64> = self.phases(kind).map(|h| h.value_at_quantile(0.999)).collect();
             phases.sort_unstable();
             phases

@@ -7,41 +7,36 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use modelswap::publish::PublishOptions;
-use modelswap::topic::{KafkaTopic, TopicSettings};
+use modelswap::topic::{KafkaTopic, Topic as _, TopicSettings};
 use modelswap::wire::CHUNK_BYTES;
-use modelswap::{Models, Scorer as _};
 
 use crate::broker::Broker;
-use crate::numbers::{NumberLoader, number, publisher};
-use crate::twins::PATIENCE;
+use crate::numbers::{number, publisher};
+use crate::subscribers::{live, publish, score, subscribe};
+use crate::twins::client;
 
 /// One way; there and back as between two continents.
 const LATENCY: Duration = Duration::from_millis(75);
 
-#[test]
-fn a_broker_that_is_far_away_is_published_to_and_followed() {
+#[tokio::test]
+async fn a_broker_that_is_far_away_is_published_to_and_followed() {
     let broker = Broker::start();
     let topic = topic_over(&broker, Line { latency: LATENCY, bytes_per_ms: 1 << 20 });
     topic.create(&TopicSettings::default()).unwrap();
-    let subscribe = || {
-        let subscription = Models::subscribe_to(Arc::new(topic.clone())).model("fraud");
-        subscription.loader(Arc::new(NumberLoader)).start().unwrap()
-    };
-    let early = subscribe();
-    let publisher = publisher(Arc::new(topic.clone()));
-    for score in [1.0, 2.0] {
-        let version = score.to_string();
-        let options = PublishOptions::default().version(version.as_str());
-        publisher.publish("fraud", number(score, 0), options).unwrap();
-        assert_eq!(score_of(&early, &version), score);
+    let (early, followed) = subscribe(&topic);
+    for wanted in [1.0, 2.0] {
+        let version = wanted.to_string();
+        publish(&topic, number(wanted, 0), &version);
+        live(&early, &version).await;
+        assert_eq!(score(&followed), wanted);
     }
-    assert_eq!(publisher.rollback("fraud", None).unwrap().version, "1");
-    let late = subscribe();
-    assert_eq!([score_of(&early, "1"), score_of(&late, "1")], [1.0, 1.0]);
-    for models in [early, late] {
-        runtime().block_on(models.shutdown());
-    }
+    assert_eq!(publisher(Arc::new(topic.clone())).rollback("fraud", None).unwrap().version, "1");
+    let (late, read) = subscribe(&topic);
+    live(&early, "1").await;
+    live(&late, "1").await;
+    assert_eq!([score(&followed), score(&read)], [1.0, 1.0]);
+    early.shutdown().await;
+    late.shutdown().await;
 }
 
 /// Eight megabytes in eight seconds, where a transaction may take five.
@@ -51,35 +46,21 @@ fn a_line_that_carries_little_is_given_no_more_than_a_transaction_has_time_for()
     let line = Line { latency: Duration::ZERO, bytes_per_ms: 1 << 10 };
     let topic = topic_over(&broker, line).config("transaction.timeout.ms", "5000");
     topic.create(&TopicSettings::default()).unwrap();
-    let release =
-        publisher(Arc::new(topic)).publish("fraud", number(1.0, 8 << 20), PublishOptions::default()).unwrap();
+    let release = publish(&topic, number(1.0, 8 << 20), "1");
     assert_eq!(release.artifact.bytes, 8 << 20);
 }
 
 /// A chunk takes longer than an outage is waited for.
-#[test]
-fn a_line_on_which_a_chunk_takes_long_is_no_outage() {
+#[tokio::test]
+async fn a_line_on_which_a_chunk_takes_long_is_no_outage() {
     let broker = Broker::start();
     let line = topic_over(&broker, Line { latency: Duration::ZERO, bytes_per_ms: 52 });
-    let direct = KafkaTopic::new("models").config("bootstrap.servers", broker.bootstrap());
+    let direct = client(broker.bootstrap(), line.name());
     direct.create(&TopicSettings::default()).unwrap();
-    let options = PublishOptions::default().version("1");
-    publisher(Arc::new(direct)).publish("fraud", number(1.0, CHUNK_BYTES), options).unwrap();
-    let subscription = Models::subscribe_to(Arc::new(line)).model("fraud");
-    let models = subscription.loader(Arc::new(NumberLoader)).start().unwrap();
-    assert_eq!(score_of(&models, "1"), 1.0);
-}
-
-/// What this version scores, once it is live.
-fn score_of(models: &Models, version: &str) -> f32 {
-    let mut watch = models.watch_status();
-    let live = watch.wait_for(|s| s.live_version("fraud") == Some(version));
-    runtime().block_on(async { tokio::time::timeout(PATIENCE, live).await }).unwrap().unwrap();
-    models.scorer("fraud").unwrap().predict(&[0.0_f32]).unwrap().values()[0]
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    publish(&direct, number(1.0, CHUNK_BYTES), "1");
+    let (models, scorer) = subscribe(&line);
+    live(&models, "1").await;
+    assert_eq!(score(&scorer), 1.0);
 }
 
 #[derive(Clone, Copy)]

@@ -18,7 +18,7 @@ use crate::foreign;
 use crate::numbers::{NumberLoader, number, publisher};
 use crate::twins::{Kafka, PATIENCE, Twin as _, client, unique_name};
 
-fn subscribe(topic: &KafkaTopic) -> (Models, ModelScorer) {
+pub(crate) fn subscribe(topic: &KafkaTopic) -> (Models, ModelScorer) {
     let subscription = Models::subscribe_to(Arc::new(topic.clone())).model("fraud");
     let models = subscription.loader(Arc::new(NumberLoader)).start().unwrap();
     let scorer = models.scorer("fraud").unwrap();
@@ -32,7 +32,7 @@ async fn wait(models: &Models, what: &str, wanted: impl Fn(&Status) -> bool) -> 
     waited.unwrap_or_else(|_| panic!("{what} did not happen: {}", models.status())).unwrap()
 }
 
-async fn live(models: &Models, version: &str) {
+pub(crate) async fn live(models: &Models, version: &str) {
     wait(models, &format!("{version} live"), |s| s.live_version("fraud") == Some(version)).await;
 }
 
@@ -47,12 +47,12 @@ async fn rejection(models: &Models, version: &str) -> (Stage, String) {
     (rejection.stage, rejection.reason)
 }
 
-fn publish(topic: &KafkaTopic, file: Bytes, version: &str) -> modelswap::Release {
+pub(crate) fn publish(topic: &KafkaTopic, file: Bytes, version: &str) -> modelswap::Release {
     let options = PublishOptions::default().version(version);
     publisher(Arc::new(topic.clone())).publish("fraud", file, options).unwrap()
 }
 
-fn score(scorer: &ModelScorer) -> f32 {
+pub(crate) fn score(scorer: &ModelScorer) -> f32 {
     scorer.predict(&[0.0_f32]).unwrap().values()[0]
 }
 
